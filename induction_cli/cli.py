@@ -1,0 +1,161 @@
+"""Names, help and flags; a flag is sugar for one override. What a command does is in launch.py, and imported late."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from induction_cli.config import ConfigError
+
+app = typer.Typer(
+    help="Induction heads and in-context learning: train small transformers and measure six lines of evidence.",
+    epilog="Start with: induction train --layers 2",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Settings of conf/, as model.d_model=64 data=files."),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, or a folder of runs.")]
+Experiment = Annotated[
+    str | None, typer.Option("--experiment", "-e", metavar="NAME", help="A recipe of experiments/<command>/.")
+]
+Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of KEY=A,B settings.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Show all settings and stop.")]
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"induction {version('induction')}")
+        except PackageNotFoundError:
+            print("induction (not installed)")
+        raise typer.Exit()
+
+
+@app.callback()
+def induction(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    layers: Annotated[int | None, typer.Option(metavar="N", help="Short for model.n_layers=N.")] = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN_DIR", help="Go on with a run, or all unfinished runs of a folder.")
+    ] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train a transformer and watch for the phase change."""
+    from induction_cli import launch
+
+    if resume:
+        if overrides or layers is not None or experiment or multirun:
+            raise ConfigError("--resume goes on with the settings of the run; it takes no others")
+        return launch.resume(resume, print_config)
+    sugar = [] if layers is None else [f"model.n_layers={layers}"]
+    launch.start("train", sugar + (overrides or []), [], experiment, multirun, print_config)
+
+
+@app.command()
+def score(
+    run_dir: RunDirectory,
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Score every head and the in-context learning of every snapshot of a run."""
+    from induction_cli import launch
+
+    launch.start("score", overrides or [], [run_dir], experiment, multirun, print_config)
+
+
+@app.command("pertoken-pca")
+def pertoken_pca(
+    arguments: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [KEY=VALUE]", help="Runs, then settings.")],
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Draw the paths of runs through the principal components of their per-token losses."""
+    from induction_cli import launch
+
+    run_dirs, overrides = split_arguments(arguments)
+    launch.start("pertoken_pca", overrides, run_dirs, experiment, multirun, print_config)
+
+
+@app.command()
+def smear(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train models with and without smeared keys: does the phase change move?"""
+    from induction_cli import launch
+
+    launch.start("smear", overrides or [], [], experiment, multirun, print_config)
+
+
+@app.command()
+def ablate(
+    run_dir: RunDirectory,
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Take heads out of a run's snapshots, one by one: does in-context learning go?"""
+    from induction_cli import launch
+
+    launch.start("ablate", overrides or [], [run_dir], experiment, multirun, print_config)
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Run directories and overrides: what holds '=' and is no path that exists is an override."""
+    overrides = [text for text in arguments if "=" in text and not os.path.exists(text)]
+    run_dirs = [Path(text) for text in arguments if text not in overrides]
+    if not run_dirs:
+        raise ConfigError("pertoken-pca needs at least one RUN_DIR")
+    return run_dirs, overrides
+
+
+def run(arguments: list[str]) -> int:
+    """One command from its arguments; the exit status. Every failure is one line, unless INDUCTION_DEBUG is set."""
+    try:
+        return app(arguments or ["--help"], prog_name="induction", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        from induction_cli.launch import verdict
+
+        if os.environ.get("INDUCTION_DEBUG"):
+            raise
+        line, status = verdict(error)
+        print(line if status > 128 else f"error: {line}", file=sys.stderr)  # an interruption is no error
+        return status
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What a person watches while a model trains: a live panel in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+
+@dataclass
+class Seen:
+    """One snapshot's numbers."""
+
+    step: int
+    tokens: int
+    loss: float
+    in_context_learning_score: float
+    prefix_matching: float
+    best_head: str
+    previous_token: float
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Display:
+    """Use as a context manager; `step` often, `snapshot` at each snapshot."""
+
+    def __init__(self, title: str, total_tokens: int, console: Console | None = None):
+        self.console = console or Console()
+        self.title, self.total, self.last = title, total_tokens, None
+        self.started = self.drawn = time.monotonic()
+        self.first_tokens: int | None = None
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:3.0f}%  {task.fields[speed]}  {task.fields[left]}  loss {task.fields[loss]}"),
+            console=self.console,
+            expand=True,
+        )
+        self.task = self.progress.add_task(title, total=total_tokens, speed="", left="", loss="-")
+        self.live = Live(self.panel(), console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def panel(self) -> Table:
+        grid = Table.grid(expand=True)
+        grid.add_row(self.progress)
+        if self.last:
+            grid.add_row("  " + self.numbers(self.last))
+        return grid
+
+    @staticmethod
+    def numbers(seen: Seen) -> str:
+        return (
+            f"in-context learning {seen.in_context_learning_score:+.3f} nats   "
+            f"prefix matching {seen.prefix_matching:.2f} ({seen.best_head})   previous token {seen.previous_token:.2f}"
+        )
+
+    def step(self, tokens: int, loss: float | None = None) -> None:
+        """Cheap to call at every step."""
+        now = time.monotonic()
+        if self.first_tokens is None:
+            self.first_tokens, self.started = tokens, now
+        if not self.console.is_terminal or now - self.drawn < 0.25:
+            return
+        self.drawn = now
+        speed = (tokens - self.first_tokens) / max(1e-9, now - self.started)
+        left = clock((self.total - tokens) / speed) + " left" if speed else ""
+        fields = {"loss": f"{loss:.3f}"} if loss is not None else {}
+        self.progress.update(self.task, completed=tokens, speed=f"{speed / 1e3:.1f}k tokens/s", left=left, **fields)
+        self.live.update(self.panel())
+
+    def snapshot(self, seen: Seen) -> None:
+        self.last = seen
+        if self.console.is_terminal:
+            self.live.update(self.panel())
+        else:
+            at = f"{seen.tokens / 1e6:6.2f}M tokens  loss {seen.loss:.3f}  "
+            self.console.print(f"{self.title}  {at}{self.numbers(seen)}", soft_wrap=True, highlight=False)

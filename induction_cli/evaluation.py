@@ -1,0 +1,91 @@
+"""A model on the fixed held-out set: losses by token, and head scores on synthetic sequences and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from induction_cli.config import EvaluationConfig, require
+from induction_cli.data import CHAIN, Corpus, held_out_windows
+from induction_cli.measures import attention
+from induction_cli.measures.losses import per_token_loss
+from induction_cli.model import Transformer
+
+LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
+EXCLUDED = 0.1  # the most and the least common tenth of the vocabulary stay out of it (the paper gives no cut)
+
+
+def random_tokens(counts: Tensor, n_sequences: int, length: int = LENGTH, seed: int = 0) -> Tensor:
+    """[sequence, length] distinct random tokens, without specials, unseen, and the most and least common tenth.
+
+    Raises ConfigError for a vocabulary in which fewer than `length` are left.
+    """
+    seen = [int(token) for token in counts.argsort(stable=True) if counts[token] > 0 and token != 0]
+    cut = int(len(seen) * EXCLUDED)
+    kept = np.sort(seen[cut : len(seen) - cut])
+    require(len(kept) >= length, f"{len(kept)} tokens are left of this vocabulary; the measure needs {length} distinct")
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(np.stack([random.permutation(kept)[:length] for _ in range(n_sequences)]))
+
+
+def repeated_tokens(counts: Tensor, n_sequences: int, seed: int = 0) -> Tensor:
+    """The prefix-matching input [sequence, 1 + 100]: a start token, then 25 random tokens four times."""
+    once = random_tokens(counts, n_sequences, seed=seed)
+    return torch.cat((torch.zeros(n_sequences, 1, dtype=torch.long), once.repeat(1, REPEATS)), 1)
+
+
+@dataclass
+class HeldOut:
+    """What every snapshot, model and family on one corpus is measured on."""
+
+    windows: Tensor  # [example, n_ctx + 1], in overlapping chains
+    repeated: Tensor  # [sequence, 101]
+
+
+def open_held_out(corpus: Corpus, n_ctx: int, config: EvaluationConfig) -> HeldOut:
+    shift = config.late_index - config.early_index
+    windows = held_out_windows(corpus.tokens("validation"), config.n_examples, n_ctx, shift, config.seed)
+    counts = torch.from_numpy(corpus.token_counts())
+    require(n_ctx >= 1 + LENGTH * 2, f"model.n_ctx is {n_ctx}; prefix matching needs at least {1 + LENGTH * 2}")
+    repeats = min(REPEATS, (n_ctx - 1) // LENGTH)
+    repeated = repeated_tokens(counts, config.n_sequences, config.seed)[:, : 1 + LENGTH * repeats]
+    return HeldOut(windows, repeated)
+
+
+@torch.no_grad()
+def held_out_losses(model: Transformer, windows: Tensor, batch_size: int = 16) -> Tensor:
+    """Per-token loss [example, n_ctx] in nats, on the CPU; column i - 1 is index i."""
+    device, losses = model.W_E.device, torch.empty(len(windows), windows.shape[1] - 1)
+    for i in range(0, len(windows), batch_size):
+        batch = windows[i : i + batch_size].to(device)
+        losses[i : i + batch_size] = per_token_loss(model.final_residual(batch[:, :-1]), model.W_U, batch[:, 1:]).cpu()
+    return losses
+
+
+@torch.no_grad()
+def pattern_scores(
+    model: Transformer, tokens: Tensor, measures: dict[str, Callable[[Tensor], Tensor]], batch_size: int = 4
+) -> dict[str, Tensor]:
+    """Each measure on each head's pattern, {name: [sequence, layer, head]}; patterns are reduced layer by layer."""
+    names, device = list(measures), model.W_E.device
+    kept: list[Tensor] = []
+    for i in range(0, len(tokens), batch_size):
+        batch = tokens[i : i + batch_size].to(device)
+        reduce = {"pattern": lambda pattern: torch.stack([measures[name](pattern) for name in names])}
+        _, activations = model(batch, record=reduce)
+        kept.append(torch.stack(activations.pattern, 2).cpu())  # [measure, sequence, layer, head]
+    scores = torch.cat(kept, 1)
+    return {name: scores[i] for i, name in enumerate(names)}
+
+
+def head_scores(model: Transformer, held_out: HeldOut, n_examples: int) -> dict[str, Tensor]:
+    """The two scores watched during training, {measure: [sequence, layer, head]}."""
+    text = held_out.windows[::CHAIN, :-1][:n_examples]
+    return {
+        **pattern_scores(model, held_out.repeated, {"prefix_matching": attention.prefix_matching}),
+        **pattern_scores(model, text, {"previous_token": attention.previous_token}),
+    }

@@ -1,0 +1,1 @@
+"""One room per command: run(config, out_dir) -> headline number."""

@@ -1,0 +1,71 @@
+"""What the weights alone say about a head: OV and QK circuits (Elhage et al. 2021, 'A Mathematical Framework').
+
+Row convention: a residual vector x is a row, x W_V W_O is what a head writes. No d_vocab x d_vocab matrix is ever built:
+the eigenvalues of a product do not change when its factors are rotated, so d_head x d_head ones do. (Norms do change
+under rotation; composition scores never rotate.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def ov_eigenvalues(W_E: Tensor, W_V: Tensor, W_O: Tensor, W_U: Tensor) -> Tensor:
+    """Non-zero eigenvalues of the full OV circuit W_E W_V W_O W_U of each head, complex [head, d_head].
+
+    W_E [d_vocab, d_model], W_V [head, d_model, d_head], W_O [head, d_head, d_model], W_U [d_model, d_vocab].
+    """
+    return torch.linalg.eigvals(W_O @ (W_U @ W_E) @ W_V)
+
+
+def copying_eigenvalue_statistic(eigenvalues: Tensor) -> Tensor:
+    """Real part of the sum over the sum of moduli, [head], in -1 .. 1: 1 when every direction is copied as itself."""
+    return eigenvalues.sum(-1).real / eigenvalues.abs().sum(-1).clamp(min=1e-30)
+
+
+def qk_trace(W_E: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, previous_token: Tensor) -> Tensor:
+    """Trace of the QK circuit that runs through earlier previous-token heads, for each head [head]; not normalised.
+
+    Sum over earlier heads k of w_k tr(W_E W_Q W_K^T (W_V^k W_O^k)^T W_E^T): the query's own token against the token
+    before the key. W_Q, W_K [head, d_model, d_head] are of the head's layer; W_V [earlier, d_model, d_head], W_O
+    [earlier, d_head, d_model] and the weights w = previous_token [earlier] are of all heads in earlier layers.
+    Source: Olsson et al. 2022, 'Trace of QK eigenvalues'; paper.md 4.10. nan where there is no earlier head.
+    """
+    if not len(W_V):
+        return torch.full((len(W_Q),), torch.nan)
+    moved = (previous_token[:, None, None] * (W_V @ W_O)).sum(0)  # [d_model, d_model]: token -> where it is written
+    return ((W_E.T @ W_E) @ (W_Q @ W_K.mT) @ moved.T).diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def composition(W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, before_V: Tensor, before_O: Tensor) -> dict[str, Tensor]:
+    """Q-, K- and V-composition of each head with each earlier head, {kind: [head, earlier]}, each in 0 .. 1.
+
+    Norm of the product over the product of the norms. W_Q .. W_O are of the later heads, before_V and before_O of the
+    earlier ones; shapes as in `qk_trace`. Subtract `composition_baseline` before reading anything into it.
+    """
+    earlier = before_V @ before_O  # [earlier, d_model, d_model], x -> x W_V W_O
+    qk, ov = W_Q @ W_K.mT, W_V @ W_O
+
+    def score(product: Tensor, later: Tensor) -> Tensor:
+        norms = torch.linalg.matrix_norm(later)[:, None] * torch.linalg.matrix_norm(earlier)
+        return torch.linalg.matrix_norm(product) / norms.clamp(min=1e-30)
+
+    return {
+        "Q": score(earlier @ qk[:, None], qk),
+        "K": score(qk[:, None] @ earlier.mT, qk),
+        "V": score(earlier @ ov[:, None], ov),
+    }
+
+
+def composition_baseline(d_model: int, d_head: int, n_draws: int = 20, seed: int = 0) -> float:
+    """The mean composition score of two random heads of these shapes (the same for Q, K and V)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(n_draws, *shape, generator=generator)
+
+    Q, K, V, O = draw(d_model, d_head), draw(d_model, d_head), draw(d_model, d_head), draw(d_head, d_model)
+    later, earlier = Q @ K.mT, V @ O
+    norm = torch.linalg.matrix_norm
+    return (norm(earlier @ later) / (norm(earlier) * norm(later))).mean().item()

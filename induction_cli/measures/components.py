@@ -1,0 +1,28 @@
+"""What a head writes, read through the unembedding (the direct path)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def copying(pattern: Tensor, z: Tensor, W_O: Tensor, W_U: Tensor, tokens: Tensor) -> Tensor:
+    """How much a head raises the logit of the token it attends to, [batch, head], in -1 .. 1.
+
+    pattern [batch, head, query, key], z [batch, pos, head, d_head], W_O [head, d_head, d_model],
+    W_U [d_model, d_vocab] with the final LayerNorm folded in, tokens [batch, pos]: distinct random tokens, no start
+    token, no repeats.
+    At each position: the head's logits less their mean over the vocabulary, through a ReLU; own = attention-weighted
+    logit of the attended tokens, all = sum over the sample's tokens; r = own / (own + all); the score is the mean of
+    4 r - 1. A head that raises every token alike scores about 4 / (n + 1) - 1 = -0.85 for n = 25, not 0.
+    Source: Olsson et al. 2022, 'Head activation evaluators'; paper.md 4.5 says which readings are ours.
+    """
+    scores = []
+    for head in range(z.shape[2]):  # one at a time: [batch, pos, d_vocab] is large
+        logits = (z[:, :, head] @ W_O[head]) @ W_U
+        raised = (logits - logits.mean(-1, keepdim=True)).relu()
+        at_sample = raised.gather(-1, tokens[:, None, :].expand(-1, tokens.shape[1], -1))  # [batch, pos, sample]
+        own = (pattern[:, head] * at_sample).sum(-1)
+        everything = own + at_sample.sum(-1)
+        scores.append((4 * own / everything.clamp(min=1e-30) - 1).mean(-1))
+    return torch.stack(scores, 1)

@@ -1,0 +1,32 @@
+"""Confidence intervals by bootstrap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_means(values: Tensor, size: int) -> Tensor:
+    """Means of groups of `size` neighbouring rows, [example, ...] -> [group, ...]; the last group may be smaller.
+
+    Held-out examples come in chains that share tokens; chains are independent of each other and are what an interval
+    resamples.
+    """
+    return torch.stack([group.mean(0) for group in values.split(size)])
+
+
+def resamples(n: int, n_resamples: int = 1000, seed: int = 0) -> Tensor:
+    """How often each of n units is drawn in each bootstrap resample, divided by n: weights [n_resamples, n]."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(n, (n_resamples, n), generator=generator)
+    return torch.zeros(n_resamples, n).scatter_add_(1, drawn, torch.ones(n_resamples, n)) / n
+
+
+def mean_interval(units: Tensor, n_resamples: int = 1000, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """95% bootstrap interval of the mean over units [unit, ...]: (low [...], high [...]). One unit gives nan."""
+    if len(units) < 2:
+        nan = torch.full(units.shape[1:], torch.nan)
+        return nan, nan
+    means = resamples(len(units), n_resamples, seed).to(units.dtype) @ units.reshape(len(units), -1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype), 0)
+    return low.view(units.shape[1:]), high.view(units.shape[1:])
