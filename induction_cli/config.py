@@ -110,7 +110,7 @@ class SnapshotConfig:
     """When the weights are kept and measured: evenly, evenly in log(tokens), and denser inside a window."""
 
     linear: int = 40
-    log: int = 6
+    log: int = 0
     window: list[int] = field(default_factory=list)  # [start, end] in tokens
     window_count: int = 0
 

@@ -7,9 +7,9 @@ Every layer reads `attention_input(residual)` = x and writes, before a norm that
     sum over heads of (pattern @ (x @ W_V + b_V)) @ W_O + b_O.
 
 With `fold_norm` the norm's gain, its shift and (LayerNorm) its centring are part of W_Q, W_K, W_V, so the weights apply
-to raw directions of the residual stream, such as rows of W_E, up to a positive scale per position. Likewise the gain of a
-norm after W_O, and of a norm of the queries and keys (qwen3, olmo2, olmo3), whose division by the length is left out:
-it is not linear. For olmo2 and olmo3 that division differs by position, so W_Q, W_K hold up to a positive scale too.
+to raw directions of the residual stream, such as rows of W_E, up to a positive scale per position. So is the gain of a
+norm after W_O (olmo2, olmo3) part of W_O, and the gain of a norm of queries and keys (qwen3, olmo2, olmo3) part of W_Q
+and W_K; such a norm's division by the length is not linear and is left out, again a positive scale per position.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Family:
 
 
 def matrix(module: Any) -> Tensor:
-    """Weight and bias of a linear map as one matrix [d_in + 1, d_out], the bias last: it is split as the weights are."""
+    """Weight and bias of a linear map as one matrix [d_in + 1, d_out], the bias last: it splits as the weights do."""
     weight = module.weight.T if isinstance(module, nn.Linear) else module.weight  # GPT-2's Conv1D is [d_in, d_out]
     bias = torch.zeros_like(weight[0]) if module.bias is None else module.bias
     return torch.cat((weight, bias[None]))
@@ -109,19 +109,20 @@ def centres(norm: nn.Module) -> bool:
     return "RMS" not in type(norm).__name__
 
 
-def gain(norm: nn.Module | None) -> Tensor | float:
+def gain(norm: nn.Module) -> Tensor:
     """A norm's learned factor; 1 where there is none (OLMo's LayerNorm)."""
     weight = getattr(norm, "weight", None)
-    return 1.0 if weight is None else weight
+    return torch.ones(()) if weight is None else weight
 
 
 def folded(part: Tensor, norm: nn.Module) -> Tensor:
     """[d_in + 1, ...] that reads a norm's output -> the same that reads the norm's input, centred and divided only."""
-    weight, bias = part[:-1], part[-1:]
+    flat = part.flatten(1)
+    weight, bias = flat[:-1], flat[-1:]
     if (shift := getattr(norm, "bias", None)) is not None:
-        bias = bias + torch.einsum("i,i...->...", shift, weight)
-    weight = torch.einsum("i,i...->i...", torch.ones_like(weight[:, *[0] * (weight.ndim - 1)]) * gain(norm), weight)
-    return torch.cat((weight - weight.mean(0, keepdim=True) if centres(norm) else weight, bias))
+        bias = bias + shift @ weight
+    weight = weight * gain(norm).to(weight)[..., None]
+    return torch.cat((weight - weight.mean(0) if centres(norm) else weight, bias)).view_as(part)
 
 
 @torch.no_grad()

@@ -2,8 +2,8 @@
 
 One style for all: 800 pixels wide at 100 dots per inch; time is 'training tokens (millions)'; the phase change is a
 light band labelled above the axes; lines are named at their right end, not in a legend; a head type has one colour
-everywhere. Columns are those of the run directory (design.md); `windows` is tables/phase_change.csv or None, of which only
-start_tokens and end_tokens are read, and rows without a window (nan) draw nothing. Inputs are never changed.
+everywhere. Columns are those of the run directory (design.md); `windows` is tables/phase_change.csv or None, of which
+only start_tokens and end_tokens are read, and rows without a window (nan) draw nothing. Inputs are never changed.
 """
 
 from __future__ import annotations
@@ -71,15 +71,19 @@ def in_context_learning_score(scores: pd.DataFrame, windows: pd.DataFrame | None
     """In-context learning score over tokens: windowed as a line with its interval, exact as faint points.
 
     Columns tokens, kind ('exact' | 'windowed'), in_context_learning_score (nats, negative = more in-context learning),
-    low, high, optionally run: one colour a run then, named at its end.
+    low, high, optionally run: one colour a run then, named at its end; more than four runs are drawn without points.
     """
+    runs = _runs(scores)
+    crowded = len(runs) > 4
+    note = "line and ribbon: averaged around both indices, 95% interval"
     figure, axes = _figure(
         "In-context learning score: loss at index 500 less loss at index 50",
-        "line and ribbon: averaged around both indices, 95% interval; points: exactly these indices",
+        note if crowded else f"{note}; points: exactly these indices",
     )
     ends = []
-    for run, table, colour in _runs(scores):
-        last = _draw_score(axes, table, colour)
+    for place, (run, table, colour) in enumerate(runs):
+        style = ("-", "--", ":")[place // len(RUN_COLOURS) % 3]
+        last = _draw_score(axes, table, colour, style, points=not crowded)
         if run and last is not None:
             ends.append(_End(last, run, colour))
     axes.axhline(0, color=FAINT, linewidth=1)
@@ -281,7 +285,7 @@ def _name_ends(axes: Axes, ends: Sequence[_End]) -> None:
     heights = [(end.y - low) / (high - low) for end in ends]
     # A line of text is 1.25 font sizes high; the axes fill about 70% of the figure, less where panels share it.
     panels = max(1, len(axes.figure.axes))
-    line = 1.25 * SMALL / 72 / (0.7 * axes.figure.get_figheight() / panels)
+    line = 1.25 * SMALL / 72 / (0.7 * axes.figure.bbox.height / axes.figure.dpi / panels)
     places = _spread(heights, min(line, 1.0 / len(ends)))
     size = SMALL * min(1.0, 1.0 / (len(ends) * line))
     for end, height, place in zip(ends, heights, places, strict=True):
@@ -328,27 +332,22 @@ def _notable(lines: Iterable[tuple[float, str, str]], typed: bool) -> list[_End]
     return ends
 
 
-def _draw_score(axes: Axes, table: pd.DataFrame, colour: str) -> float | None:
+def _draw_score(axes: Axes, table: pd.DataFrame, colour: str, style: str = "-", points: bool = True) -> float | None:
     """Score line, ribbon and points of one run; the last value drawn, or None for an empty table."""
     kinds = table["kind"] if "kind" in table else pd.Series("windowed", index=table.index)
     exact = table[kinds == "exact"].sort_values("tokens")
     windowed = table[kinds == "windowed"].sort_values("tokens")
-    axes.scatter(
-        exact["tokens"] / 1e6,
-        exact["in_context_learning_score"],
-        s=9,
-        color=colour,
-        alpha=0.35,
-        linewidth=0,
-        clip_on=False,
-    )
+    values = exact["in_context_learning_score"]
+    if points or windowed.empty:
+        axes.scatter(exact["tokens"] / 1e6, values, s=9, color=colour, alpha=0.35, linewidth=0, clip_on=False)
     if windowed.empty:
-        return float(exact["in_context_learning_score"].iloc[-1]) if len(exact) else None
+        return float(values.iloc[-1]) if len(exact) else None
     millions = windowed["tokens"] / 1e6
     if {"low", "high"} <= set(windowed.columns):
         axes.fill_between(millions, windowed["low"], windowed["high"], color=colour, alpha=0.2, linewidth=0)
-    axes.plot(millions, windowed["in_context_learning_score"], color=colour, linewidth=2, marker=_marker(windowed))
-    return float(windowed["in_context_learning_score"].iloc[-1])
+    score = windowed["in_context_learning_score"]
+    axes.plot(millions, score, color=colour, linestyle=style, linewidth=2, marker=_marker(windowed))
+    return float(score.iloc[-1])
 
 
 def _runs(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame, str]]:

@@ -67,14 +67,15 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
     """A safetensors file that carries its own checksum beside the notes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with said_plainly():
-        write_atomic(path, save(tensors, {**notes, "sha256": tensor_hash(tensors)}))
+        # one entry, because safetensors writes several in random order
+        write_atomic(path, save(tensors, {"notes": json.dumps({**notes, "sha256": tensor_hash(tensors)})}))
 
 
 def read_notes(path: Path) -> dict[str, str]:
     """The notes of a tensor file, without its tensors."""
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            return json.loads((file.metadata() or {}).get("notes", "{}"))
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged or unreadable: {error}") from error
 
@@ -215,6 +216,10 @@ class RunDir:
         path = self.snapshot_folder / f"step_{step:06d}.safetensors"
         weights = {name: weight.float() for name, weight in weights.items()}
         write_tensors(path, weights, {"step": str(step), "tokens": str(tokens)})
+
+    def read_snapshot(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Its weights. Raises RunError naming a damaged one."""
+        return read_tensors(snapshot.path)
 
     def forget_snapshots_after(self, step: int) -> None:
         """Those of a future that a resumed run will make again."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pandas as pd
@@ -76,11 +76,18 @@ def snapshot_steps(n_steps: int, tokens_per_step: int, config: SnapshotConfig) -
 
 def provenance(corpus: Corpus, config: TrainConfig, device: torch.device) -> dict:
     """Who made this run, and of what."""
+
+    def version_of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "not installed"
+
     inside = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     sha = subprocess.run(inside, capture_output=True, text=True).stdout.strip()
     return {
         "git_sha": sha,
-        "versions": {name: version(name) for name in ("induction", "torch", "numpy", "tokenizers")}
+        "versions": {name: version_of(name) for name in ("induction", "torch", "numpy", "tokenizers")}
         | {"python": platform.python_version()},
         "device": str(device),
         "dtype": config.dtype,
@@ -261,11 +268,11 @@ def train(config: TrainConfig, run: RunDir, resume: bool) -> float:
             tokens = step * tokens_per_step
             if step in snapshots or signals:
                 flush()
+                tables["training"].flush()  # before the resume state: what lies behind a save is on disk
                 if step in snapshots:
                     run.write_snapshot(model.state_dict(), step, tokens)
                 save(model, optimizers, run, step)
                 if signals:
-                    tables["training"].flush()
                     raise Interrupted(signals[0])
                 seen = measure(model, held_out, config.evaluation, {"step": step, "tokens": tokens}, tables)
                 for table in tables.values():

@@ -1,0 +1,221 @@
+"""Figures are made from every table a run can have, say their units, and leave their tables alone."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from induction_cli import plots
+
+WINDOW = pd.DataFrame({"start_tokens": [2.0e6], "end_tokens": [3.3e6]})
+NO_WINDOW = pd.DataFrame({"start_tokens": [np.nan], "end_tokens": [np.nan]})
+TWO_WINDOWS = pd.DataFrame({"start_tokens": [1.0e6, 1.1e6], "end_tokens": [2.0e6, 2.1e6]})
+WINDOWS = {"none": None, "empty": WINDOW[:0], "nan": NO_WINDOW, "one": WINDOW, "two": TWO_WINDOWS}
+
+
+def times(snapshots: int) -> np.ndarray:
+    """Uneven spacing, from step 0 on."""
+    return np.concatenate([[0.0], np.geomspace(1e5, 5e6, snapshots - 1)]) if snapshots > 1 else np.array([3e6])
+
+
+def training(snapshots: int) -> pd.DataFrame:
+    tokens = times(snapshots)
+    return pd.DataFrame({"step": range(len(tokens)), "tokens": tokens, "loss": 6 - tokens / 1e6})
+
+
+def scores(snapshots: int) -> pd.DataFrame:
+    tokens = np.repeat(times(snapshots), 2)
+    score = -0.1 * tokens / 1e6
+    kind = ["exact", "windowed"] * snapshots
+    return pd.DataFrame(
+        {"tokens": tokens, "kind": kind, "in_context_learning_score": score, "low": score - 0.02, "high": score + 0.02}
+    )
+
+
+def by_index(snapshots: int, value: str) -> pd.DataFrame:
+    tokens, index = (axis.ravel() for axis in np.meshgrid(times(snapshots), np.arange(11), indexing="ij"))
+    return pd.DataFrame({"step": 0, "tokens": tokens, "index": index, value: 3.0 - 0.1 * index})
+
+
+def heads(snapshots: int, layers: int = 2, width: int = 3, measures=("prefix_matching", "previous_token")):
+    rows = [
+        (step, tokens, layer, head, measure, (layer + head + step) / (layers + width + snapshots))
+        for step, tokens in enumerate(times(snapshots))
+        for layer in range(layers)
+        for head in range(width)
+        for measure in measures
+    ]
+    return pd.DataFrame(rows, columns=["step", "tokens", "layer", "head", "measure", "value"])
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    kinds = np.array(["previous_token", "induction", "other"])
+    return table.assign(head_type=kinds[(table["layer"] + table["head"]) % 3])
+
+
+def as_runs(table: pd.DataFrame, names=("a", "b", "c")) -> pd.DataFrame:
+    return pd.concat([table.assign(run=name) for name in names], ignore_index=True)
+
+
+def drawn(figure: Figure) -> FigureCanvasAgg:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas
+
+
+FIGURES = {
+    "training_loss": lambda n, windows: (plots.training_loss, training(n), windows),
+    "training_loss, runs": lambda n, windows: (plots.training_loss, as_runs(training(n)), windows),
+    "score": lambda n, windows: (plots.in_context_learning_score, scores(n), windows),
+    "score, runs": lambda n, windows: (plots.in_context_learning_score, as_runs(scores(n), "abcdefghi"), windows),
+    "loss_by_index": lambda n, windows: (plots.loss_by_index, by_index(n, "loss"), windows),
+    "loss_derivative": lambda n, windows: (plots.loss_derivative, by_index(n, "derivative"), windows),
+    "heads": lambda n, windows: (plots.head_scores_over_tokens, heads(n), "prefix_matching", windows),
+    "heads, typed": lambda n, windows: (plots.head_scores_over_tokens, typed(heads(n)), "previous_token", windows),
+    "one head": lambda n, windows: (plots.head_scores_over_tokens, heads(n, 1, 1), "prefix_matching", windows),
+    "co_timing": lambda n, windows: (plots.co_timing, scores(n), heads(n), windows),
+}
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize("snapshots", [1, 2, 12])
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_with_units_and_leaves_its_tables_alone(name, snapshots, windows):
+    function, *arguments = FIGURES[name](snapshots, WINDOWS[windows])
+    copies = [a.copy() if isinstance(a, pd.DataFrame) else a for a in arguments]
+    figure = function(*arguments)
+    drawn(figure)
+    assert figure.get_figwidth() * figure.dpi == 800
+    assert figure.axes[-2 if "loss_" in name and "training" not in name else -1].get_xlabel() == plots.TOKENS
+    for axes in figure.axes:
+        assert axes.get_ylabel()
+    for argument, copy in zip(arguments, copies, strict=True):
+        if isinstance(argument, pd.DataFrame):
+            pd.testing.assert_frame_equal(argument, copy)
+    assert plt.get_fignums() == []
+
+
+UNITS = {
+    "training_loss": "nats",
+    "score": "nats",
+    "loss_by_index": "token index",
+    "loss_derivative": "token index",
+    "heads": "share",
+    "co_timing": "nats",
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_vertical_axis_says_its_unit(name):
+    function, *arguments = FIGURES[name](5, WINDOW)
+    figure = function(*arguments)
+    assert UNITS[name] in figure.axes[0].get_ylabel()
+    if UNITS[name] == "token index":
+        assert "nats" in figure.axes[1].get_ylabel()  # the colour bar
+
+
+def words(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_the_window_is_named_once_and_only_where_there_is_one():
+    assert words(plots.training_loss(training(9), WINDOW)) == ["phase change"]
+    assert words(plots.training_loss(training(9), TWO_WINDOWS)) == ["phase change"]  # one would cover the other
+    apart = pd.DataFrame({"start_tokens": [0.5e6, 4e6], "end_tokens": [1e6, 4.5e6]})
+    assert words(plots.training_loss(training(9), apart)) == ["phase change"] * 2
+    for windows in (None, NO_WINDOW, WINDOW[:0]):
+        assert words(plots.training_loss(training(9), windows)) == []
+    assert words(plots.co_timing(scores(9), heads(9), WINDOW)).count("phase change") == 1
+
+
+def test_a_window_beyond_the_data_does_not_stretch_the_axis():
+    far = pd.DataFrame({"start_tokens": [4e6], "end_tokens": [9e6]})
+    assert plots.training_loss(training(9), far).axes[0].get_xlim()[1] == pytest.approx(5.0)
+
+
+def test_log_tokens_leave_out_step_zero():
+    figure = plots.training_loss(training(9), WINDOW, log_tokens=True)
+    drawn(figure)
+    assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlim()[0] > 0
+
+
+def test_head_types_keep_their_colours_and_notable_heads_their_names():
+    figure = plots.head_scores_over_tokens(typed(heads(6)), "prefix_matching")
+    colours = {line.get_color() for line in figure.axes[0].lines}
+    assert colours == set(plots.HEAD_COLOURS.values())
+    assert any(word.startswith("L1H2 ") for word in words(figure))
+    assert figure.axes[0].get_ylim() == (0, 1)
+    untyped = plots.head_scores_over_tokens(heads(6), "prefix_matching")
+    assert "L1H2" in words(untyped) and len(untyped.axes[0].lines) == 6
+
+
+def test_a_head_below_a_tenth_is_not_named():
+    table = heads(4)
+    table["value"] *= 0.05
+    assert words(plots.head_scores_over_tokens(table, "prefix_matching")) == []
+
+
+def test_signed_scores_get_a_signed_axis():
+    table = heads(4, measures=("copying",))
+    table["value"] = table["value"] * 2 - 1
+    assert plots.head_scores_over_tokens(table, "copying").axes[0].get_ylim() == (-1, 1)
+    drawn(plots.head_mosaic(table, "copying"))
+
+
+@pytest.mark.parametrize("names", [("one", "two", "three"), [f"run {n}" for n in range(16)]])
+def test_names_of_runs_do_not_overlap(names):
+    figure = plots.in_context_learning_score(as_runs(scores(9), names), WINDOW)
+    renderer = drawn(figure).get_renderer()
+    labels = [text for text in figure.axes[0].texts if text.get_text() in names]
+    boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: box.y0)
+    assert len(boxes) == len(names)
+    assert all(below.y1 <= above.y0 + 4 for below, above in pairwise(boxes))
+    assert max(box.x1 for box in boxes) <= 800
+
+
+def test_mosaic_writes_the_values_of_the_last_snapshot():
+    figure = plots.head_mosaic(heads(3), "prefix_matching")
+    drawn(figure)
+    last = heads(3).query("measure == 'prefix_matching' and step == 2")
+    assert words(figure) == [f"{value:.2f}" for value in last["value"]]
+    assert figure.axes[0].get_xlabel().startswith("head") and figure.axes[0].get_ylabel().startswith("layer")
+    first = heads(3).query("measure == 'prefix_matching' and step == 0")
+    assert words(plots.head_mosaic(heads(3), "prefix_matching", step=0)) == [f"{value:.2f}" for value in first["value"]]
+
+
+def test_mosaic_of_one_head_of_many_and_of_missing_values():
+    drawn(plots.head_mosaic(heads(1, 1, 1), "prefix_matching"))
+    drawn(plots.head_mosaic(heads(1, 24, 16), "prefix_matching"))
+    table = heads(1)
+    table.loc[0, "value"] = np.nan
+    assert words(plots.head_mosaic(table, "prefix_matching"))[0] == "-"
+    assert len(words(plots.head_mosaic(table[4:], "prefix_matching"))) == 6
+
+
+def test_what_cannot_be_drawn_is_refused_by_name():
+    with pytest.raises(ValueError, match="copying"):
+        plots.head_scores_over_tokens(heads(3), "copying")
+    with pytest.raises(ValueError, match="step 99"):
+        plots.head_mosaic(heads(3), "prefix_matching", step=99)
+    with pytest.raises(ValueError, match="one run"):
+        plots.loss_by_index(as_runs(by_index(3, "loss")))
+
+
+def test_heatmap_cells_follow_uneven_spacing():
+    assert plots._edges(np.array([0.0, 1.0, 4.0])).tolist() == [0.0, 0.5, 2.5, 5.5]
+    figure = plots.loss_derivative(by_index(5, "derivative"))
+    mesh = figure.axes[0].collections[0]
+    assert mesh.norm.vmin == -mesh.norm.vmax
+
+
+def test_spread_keeps_order_and_distance():
+    assert plots._spread([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
+    assert plots._spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
+    places = plots._spread([0.1, 0.1, 0.12, 0.9], 0.1)
+    assert all(np.diff(places) >= 0.1 - 1e-9) and places[-1] == 0.9
