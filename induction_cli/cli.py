@@ -127,6 +127,14 @@ def ablate(
     launch.start("ablate", overrides or [], [run_dir], experiment, multirun, print_config)
 
 
+@app.command()
+def report(run_dir: RunDirectory, overrides: Overrides = None, print_config: PrintConfig = False) -> None:
+    """Say for each claim of the paper what the tables of these runs show."""
+    from induction_cli import launch
+
+    launch.start("report", overrides or [], [run_dir], print_config=print_config)
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     """Run directories and overrides: what holds '=' and is no path that exists is an override."""
     overrides = [text for text in arguments if "=" in text and not os.path.exists(text)]

@@ -1,8 +1,9 @@
-"""The schema: every setting of every command, with its type and default. Values for recipes live in conf/ and experiments/."""
+"""The schema: every setting of every command, with its type and default. Recipes live in conf/ and experiments/."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 MISSING = "???"  # Hydra's mark for a value that must be given
 POSITIONS = ("shortformer", "learned", "rotary", "relative", "none")
 SOURCES = ("stdlib", "files", "huggingface", "repeats")
@@ -81,8 +82,6 @@ class DataConfig:
         require(self.epochs >= 1, f"data.epochs is {self.epochs}; it must be at least 1")
 
 
-
-
 @dataclass
 class OptimizerConfig:
     """`conf/optimizer/` has one file per kind. Muon moves the matrices inside the blocks, AdamW the rest."""
@@ -137,7 +136,7 @@ class EvaluationConfig:
         require(
             late <= n_ctx,
             f"evaluation.late_index is {late}, but model.n_ctx is {n_ctx}; "
-            f"evaluation.early_index={max(1, n_ctx // 10)} evaluation.late_index={n_ctx - max(1, n_ctx // 50)} would fit",
+            f"evaluation.early_index={max(1, n_ctx // 10)} and evaluation.late_index={n_ctx - n_ctx // 50} would fit",
         )
         require(width >= 0, f"evaluation.half_width is {width}; it must be at least 0")
 
@@ -173,9 +172,61 @@ class ScoreConfig:
 
     run_dir: str = MISSING
     snapshot: str = "all"  # all | last | a step
-    n_examples: int = 512
+    n_examples: int = 128
     n_sequences: int = 10
     batch_size: int = 16
     seed: int = 0
     device: str = "auto"
     threads: int = 0
+
+
+@dataclass
+class PertokenPcaConfig:
+    """`induction pertoken-pca RUN_DIR [RUN_DIR ...]`"""
+
+    run_dirs: list[str] = MISSING  # type: ignore[assignment]
+    n_examples: int = 2000  # one random token of each; the paper takes 10,000
+    batch_size: int = 32
+    seed: int = 0
+    traces: int = 20  # tokens shown whose loss fell, and rose, the most across the window
+    device: str = "auto"
+    threads: int = 0
+
+    def check(self) -> None:
+        require(self.n_examples >= 2, f"n_examples is {self.n_examples}; it must be at least 2")
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclass
+class ReportConfig:
+    """`induction report RUN_DIR`"""
+
+    run_dir: str = MISSING
+    argument: int = 0  # 1 to 6; 0 takes all
+
+
+@dataclass
+class SmearModelConfig(ModelConfig):
+    n_layers: list[int] = field(default_factory=lambda: [1, 2])  # type: ignore[assignment]
+
+    def check(self) -> None:
+        require(bool(self.n_layers), "model.n_layers is empty; give the depths to compare, such as [1,2]")
+        for depth in self.n_layers:
+            require(depth >= 1, f"model.n_layers has {depth}; smeared keys need at least one layer")
+            ModelConfig(**{**vars(self), "n_layers": depth}).check()
+
+
+@dataclass
+class SmearConfig(TrainConfig):
+    """`induction smear`: every depth and seed is trained twice, without and with smeared keys."""
+
+    model: SmearModelConfig = field(default_factory=SmearModelConfig)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])  # `seed` itself is not used
+    smeared_tokens: int = 2_000_000  # training tokens of the smeared runs, which change early; 0: as many as vanilla
+    vanilla: str = ""  # a run, or a folder of runs, to compare with instead of training vanilla ones
+
+    def check(self) -> None:
+        super().check()
+        require(bool(self.seeds), "seeds is empty; give at least one, such as [0]")
+        require(len(set(self.seeds)) == len(self.seeds), f"seeds has one twice: {self.seeds}")
+        require(self.smeared_tokens >= 0, f"smeared_tokens is {self.smeared_tokens}; 0 means as many as vanilla")

@@ -7,6 +7,7 @@ of its content alone.
 
 from __future__ import annotations
 
+import functools
 import glob
 import gzip
 import hashlib
@@ -76,15 +77,17 @@ def listed_files(paths: list[str]) -> list[Path]:
 def file_documents(path: Path, field: str) -> Iterator[str]:
     """The documents of one file: a line each for .jsonl, else the file, in pieces where it is long."""
     kind = Path(path.name.removesuffix(".gz")).suffix
-    opened = gzip.open(path, "rt", encoding="utf-8", errors="replace") if path.suffix == ".gz" else None
-    with opened or path.open(encoding="utf-8", errors="replace") as file:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace") as file:
         if kind == ".jsonl":
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
                         yield json.loads(line)[field]
                     except (json.JSONDecodeError, KeyError, TypeError):
-                        raise ConfigError(f"{path}, line {number}: no JSON object with a field '{field}'; set data.field")
+                        raise ConfigError(
+                            f"{path}, line {number}: no JSON object with a field '{field}'; set data.field"
+                        )
         else:
             while piece := file.read(PIECE):
                 yield piece + (file.readline() if len(piece) == PIECE else "")
@@ -157,7 +160,8 @@ def train_tokenizer(texts: Iterator[str], d_vocab: int) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=d_vocab, special_tokens=[START], initial_alphabet=alphabet, show_progress=False)
+        texts,
+        trainers.BpeTrainer(vocab_size=d_vocab, special_tokens=[START], initial_alphabet=alphabet, show_progress=False),
     )
     require(
         tokenizer.get_vocab_size() == d_vocab,
@@ -186,7 +190,7 @@ def encoded(documents: Iterator[str], tokenizer: Tokenizer) -> Iterator[tuple[st
 
 
 def repeats(config: DataConfig, d_vocab: int, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """Random tokens in which every segment comes twice in a row: (split, tokens), START first. For tests and teaching."""
+    """Random tokens, every segment twice in a row: (split, tokens), START first. For tests and teaching."""
     random = np.random.default_rng(seed)
     length, made = config.repeat_length, 0
     require(length >= 1, f"data.repeat_length is {length}; it must be at least 1")
@@ -218,7 +222,9 @@ class Corpus:
 
 
 def cache_folder(config: DataConfig) -> Path:
-    return Path(config.cache_dir or os.environ.get("INDUCTION_CACHE") or Path.home() / ".cache" / "induction").expanduser()
+    return Path(
+        config.cache_dir or os.environ.get("INDUCTION_CACHE") or Path.home() / ".cache" / "induction"
+    ).expanduser()
 
 
 def open_corpus(config: DataConfig, d_vocab: int) -> Corpus:
@@ -235,7 +241,9 @@ def open_corpus(config: DataConfig, d_vocab: int) -> Corpus:
             vocabulary = {START: 0} | {f"t{i}": i for i in range(1, d_vocab)}
             tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=START))
             tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-            write_corpus(folder, tokenizer, repeats(config, d_vocab), {"source": "repeats", "licence": "none", "sha256": key})
+            write_corpus(
+                folder, tokenizer, repeats(config, d_vocab), {"source": "repeats", "licence": "none", "sha256": key}
+            )
     else:
         documents = open_documents(config)
         index = cache / "index" / f"{documents.fingerprint()}.json"
@@ -269,7 +277,9 @@ def describe(documents: Documents) -> dict:
     }
 
 
-def write_corpus(folder: Path, tokenizer: Tokenizer, documents: Iterator[tuple[str, np.ndarray]], described: dict) -> None:
+def write_corpus(
+    folder: Path, tokenizer: Tokenizer, documents: Iterator[tuple[str, np.ndarray]], described: dict
+) -> None:
     """Stream the documents' tokens into one .npy per split; the manifest comes last, so a torn cache is made anew."""
     d_vocab = tokenizer.get_vocab_size()
     dtype = np.dtype(np.uint16 if d_vocab <= 2**16 else np.uint32)
@@ -285,8 +295,10 @@ def write_corpus(folder: Path, tokenizer: Tokenizer, documents: Iterator[tuple[s
                 counts += np.bincount(tokens, minlength=d_vocab)
         for split, stream in streams.items():
             stream.close()
-            mapped = np.memmap(parts[split], dtype, "r", shape=(n_tokens[split],)) if n_tokens[split] else np.empty(0, dtype)
-            write_atomic(folder / f"{split}.npy", lambda file, mapped=mapped: np.save(file, mapped))
+            mapped = (
+                np.memmap(parts[split], dtype, "r", shape=(n_tokens[split],)) if n_tokens[split] else np.empty(0, dtype)
+            )
+            write_atomic(folder / f"{split}.npy", functools.partial(np.save, arr=mapped))
     finally:
         for split, stream in streams.items():
             stream.close()

@@ -34,7 +34,8 @@ class Display:
 
     def __init__(self, title: str, total_tokens: int, console: Console | None = None):
         self.console = console or Console()
-        self.title, self.total, self.last = title, total_tokens, None
+        self.title, self.total = title, total_tokens
+        self.last: Seen | None = None
         self.started = self.drawn = time.monotonic()
         self.first_tokens: int | None = None
         self.progress = Progress(
@@ -52,7 +53,9 @@ class Display:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.console.is_terminal:
             self.live.stop()
 
@@ -70,7 +73,7 @@ class Display:
             f"prefix matching {seen.prefix_matching:.2f} ({seen.best_head})   previous token {seen.previous_token:.2f}"
         )
 
-    def step(self, tokens: int, loss: float | None = None) -> None:
+    def step(self, tokens: int, loss: float) -> None:
         """Cheap to call at every step."""
         now = time.monotonic()
         if self.first_tokens is None:
@@ -80,8 +83,8 @@ class Display:
         self.drawn = now
         speed = (tokens - self.first_tokens) / max(1e-9, now - self.started)
         left = clock((self.total - tokens) / speed) + " left" if speed else ""
-        fields = {"loss": f"{loss:.3f}"} if loss is not None else {}
-        self.progress.update(self.task, completed=tokens, speed=f"{speed / 1e3:.1f}k tokens/s", left=left, **fields)
+        said = f"{speed / 1e3:.1f}k tokens/s"
+        self.progress.update(self.task, completed=tokens, speed=said, left=left, loss=f"{loss:.3f}")
         self.live.update(self.panel())
 
     def snapshot(self, seen: Seen) -> None:

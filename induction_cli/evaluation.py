@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from induction_cli import ablation
 from induction_cli.config import EvaluationConfig, require
 from induction_cli.data import CHAIN, Corpus, held_out_windows
 from induction_cli.measures import attention
+from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
+from induction_cli.measures.components import copying
 from induction_cli.measures.losses import per_token_loss
-from induction_cli.model import Transformer
+from induction_cli.model import Transformer, head_weights
+from induction_cli.run_dir import RunDir, RunError, Snapshot
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 EXCLUDED = 0.1  # the most and the least common tenth of the vocabulary stay out of it (the paper gives no cut)
@@ -68,7 +72,7 @@ def held_out_losses(model: Transformer, windows: Tensor, batch_size: int = 16) -
 
 @torch.no_grad()
 def pattern_scores(
-    model: Transformer, tokens: Tensor, measures: dict[str, Callable[[Tensor], Tensor]], batch_size: int = 4
+    model: Transformer, tokens: Tensor, measures: Mapping[str, Callable[[Tensor], Tensor]], batch_size: int = 4
 ) -> dict[str, Tensor]:
     """Each measure on each head's pattern, {name: [sequence, layer, head]}; patterns are reduced layer by layer."""
     names, device = list(measures), model.W_E.device
@@ -89,3 +93,60 @@ def head_scores(model: Transformer, held_out: HeldOut, n_examples: int) -> dict[
         **pattern_scores(model, held_out.repeated, {"prefix_matching": attention.prefix_matching}),
         **pattern_scores(model, text, {"previous_token": attention.previous_token}),
     }
+
+
+def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = "cpu") -> Transformer:
+    """The model as it was at a snapshot. Raises RunError where the file is damaged or does not fit its config."""
+    model = Transformer(run.config().model)
+    try:
+        model.load_state_dict(run.read_snapshot(snapshot))
+    except RuntimeError as error:
+        raise RunError(
+            f"{snapshot.path} does not fit {run.config_file}: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model.to(device).eval()
+
+
+@torch.no_grad()
+def copying_scores(model: Transformer, tokens: Tensor) -> Tensor:
+    """The paper's copying score of every head on random tokens [sequence, 25], [sequence, layer, head]."""
+    weights = head_weights(model)
+    _, kept = model(tokens.to(model.W_E.device), record=("pattern", "z"))
+    layers = zip(kept.pattern, kept.z, weights.W_O, strict=True)
+    return torch.stack(
+        [copying(pattern, z, W_O, weights.W_U, tokens.to(z.device)) for pattern, z, W_O in layers], 1
+    ).cpu()
+
+
+def weight_scores(model: Transformer, previous_token: Tensor) -> dict[str, Tensor]:
+    """Scores from weights alone, {measure: [layer, head]}; previous_token [layer, head] weighs the QK trace's terms."""
+    w = head_weights(model)
+    eigenvalues = torch.stack([ov_eigenvalues(w.W_E, V, O, w.W_U) for V, O in zip(w.W_V, w.W_O, strict=True)])
+    traces = [
+        qk_trace(
+            w.W_E,
+            w.W_Q[layer],
+            w.W_K[layer],
+            w.W_V[:layer].flatten(0, 1),
+            w.W_O[:layer].flatten(0, 1),
+            previous_token[:layer].flatten().to(w.W_E),
+        )
+        for layer in range(len(w.W_Q))
+    ]
+    return {
+        "copying_eigenvalues": copying_eigenvalue_statistic(eigenvalues).cpu(),
+        "qk_trace": torch.stack(traces).cpu(),
+    }
+
+
+@torch.no_grad()
+def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: int = 32) -> Tensor:
+    """Each window's loss at its own column, [example] in nats: only what that token needs is computed.
+
+    Windows of similar length go together and are cut behind their last column.
+    """
+    losses, device = torch.empty(len(windows)), model.W_E.device
+    for some in columns.argsort().split(batch_size):
+        batch = windows[some, : int(columns[some].max()) + 2].to(device)
+        losses[some] = ablation.fast(model, batch, [], "full", columns[some, None].to(device)).clean[:, 0].cpu()
+    return losses

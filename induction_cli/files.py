@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write beside the target, flush to disk, move into place. `content` is bytes or a function that writes to a file."""
+    """Write beside the target, flush to disk, move into place. `content`: bytes, or a function writing to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

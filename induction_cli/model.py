@@ -118,7 +118,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.n_heads, self.d_head)).transpose(-3, -2)
 
     def queries_keys_values(self, x: Tensor, pos: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Each [batch, head, pos, d_head] from the normalised residual x; pos [pos, d_model] is for W_Q and W_K only."""
+        """Each [batch, head, pos, d_head] from the normalised residual x; pos [pos, d_model] is for W_Q, W_K only."""
         qkv = x @ torch.cat((self.W_Q, self.W_K, self.W_V), 1)
         q, k, v = qkv.split(self.W_Q.shape[1], -1)
         if pos is not None:  # (x + pos) W = x W + pos W, and pos W is shared by the batch
@@ -196,7 +196,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """`model(tokens)` gives logits [batch, pos, d_vocab]; see `forward` for recordings and patches."""
 
-    positions: Tensor | None
+    positions: Tensor | None  # [n_ctx, d_model], shortformer only
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
@@ -204,7 +204,7 @@ class Transformer(nn.Module):
         self.config = config
         self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
         self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model)) if config.positions == "learned" else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks: list[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore
         self.ln_final = nn.LayerNorm(config.d_model)
         self.W_U = nn.Parameter(torch.empty(config.d_model, config.d_vocab))
         shortformer = config.positions == "shortformer"

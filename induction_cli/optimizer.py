@@ -13,7 +13,9 @@ from induction_cli.model import Transformer
 
 def block_matrices(model: Transformer) -> dict[str, Tensor]:
     """What Muon moves: W_Q, W_K, W_V, W_O, W_in, W_out of every block."""
-    return {n: p for n, p in model.named_parameters() if n.startswith("blocks.") and n.rsplit(".", 1)[1].startswith("W_")}
+    return {
+        n: p for n, p in model.named_parameters() if n.startswith("blocks.") and n.rsplit(".", 1)[1].startswith("W_")
+    }
 
 
 def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.optim.Optimizer]:

@@ -435,3 +435,81 @@ def _words(name: str) -> str:
 def _ink_on(colour: tuple[float, float, float, float]) -> str:
     red, green, blue = to_rgb(colour)
     return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.55 else INK
+
+
+def pertoken_pca(table: pd.DataFrame, windows: pd.DataFrame, shares: Sequence[float]) -> Figure:
+    """One path per run in the plane of the first two principal components of per-token losses.
+
+    Columns run, tokens, pc1, pc2; windows with run, start_tokens, end_tokens: that stretch is drawn thick. shares are
+    the explained variances. A ring marks the start of each path, a disc its end.
+    """
+    note = "thick: the phase change; ring: first snapshot; disc: last snapshot"
+    figure, axes = _figure("Per-token losses during training", note, height=6.0)
+    ends = []
+    for run, path, colour in _runs(table):
+        axes.plot(path["pc1"], path["pc2"], color=colour, linewidth=1.2, alpha=0.8)
+        for window in windows[windows["run"].astype(str) == run].itertuples():
+            inside = path[path["tokens"].between(window.start_tokens, window.end_tokens)]
+            axes.plot(inside["pc1"], inside["pc2"], color=colour, linewidth=5, alpha=0.5, solid_capstyle="round")
+        axes.plot(*path[["pc1", "pc2"]].iloc[0], "o", color=colour, markerfacecolor="white", markersize=7)
+        axes.plot(*path[["pc1", "pc2"]].iloc[-1], "o", color=colour, markersize=7)
+        ends.append(_End(float(path["pc2"].iloc[-1]), run, colour))
+    axes.set_xlabel(f"first principal component (nats), {shares[0]:.0%} of variance")
+    axes.set_ylabel(f"second principal component (nats), {shares[1]:.0%}")
+    _name_ends(axes, ends)
+    return figure
+
+
+KEY_COLOURS = {"vanilla": "#0072B2", "smeared": "#D55E00"}
+
+
+def smear_pairs(scores: pd.DataFrame) -> Figure:
+    """The paper's figure: in-context learning score over tokens, a row per kind of keys, a column per depth.
+
+    Columns n_layers, seed, keys ('vanilla' | 'smeared'), tokens, kind, in_context_learning_score; one line per seed.
+    """
+    scores = scores[scores["kind"] == "windowed"]
+    depths = sorted(scores["n_layers"].unique())
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    grid = figure.subplots(2, len(depths), sharex=True, sharey=True, squeeze=False)
+    for row, keys in zip(grid, KEY_COLOURS, strict=True):
+        for axes, depth in zip(row, depths, strict=True):
+            here = scores[(scores["keys"] == keys) & (scores["n_layers"] == depth)]
+            for _, line in here.groupby("seed"):
+                axes.plot(
+                    line["tokens"] / 1e6, line["in_context_learning_score"], color=KEY_COLOURS[keys], linewidth=1.6
+                )
+            axes.axhline(0, color=FAINT, linewidth=1)
+            axes.set_title(f"{keys} keys, {depth} layer{'s' if depth > 1 else ''}", fontsize=TEXT, loc="left")
+            axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel(TOKENS, fontsize=SMALL)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("in-context learning score (nats)", fontsize=SMALL)
+    return figure
+
+
+def smear_weights(table: pd.DataFrame) -> Figure:
+    """Own-key share sigmoid(alpha) of every head over tokens, beside its prefix matching; a row per smeared run.
+
+    Columns run, tokens, layer, head, weight, prefix_matching. Heads that end with prefix matching >= 0.3 are in the
+    induction colour and named.
+    """
+    runs = list(dict.fromkeys(table["run"]))
+    figure = Figure(figsize=(8, 0.6 + 2.3 * len(runs)), layout="constrained")
+    grid = figure.subplots(len(runs), 2, sharex=True, sharey=True, squeeze=False)
+    for row, run in zip(grid, runs, strict=True):
+        for (layer, head), line in table[table["run"] == run].groupby(["layer", "head"]):
+            kind = "induction" if line["prefix_matching"].iloc[-1] >= 0.3 else "other"
+            for axes, name in zip(row, ("weight", "prefix_matching"), strict=True):
+                axes.plot(line["tokens"] / 1e6, line[name], color=HEAD_COLOURS[kind], linewidth=1.6)
+                if kind == "induction":
+                    end = (line["tokens"].iloc[-1] / 1e6, line[name].iloc[-1])
+                    axes.annotate(f" L{layer}H{head}", end, color=HEAD_COLOURS[kind], fontsize=SMALL, va="center")
+        row[0].set_title(run.replace("_", " "), fontsize=SMALL, loc="left")
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 1)
+    for axes, name in zip(grid[-1], ("own key's share, sigmoid(alpha)", "prefix matching (share)"), strict=True):
+        axes.set_xlabel(f"{TOKENS}\n{name}", fontsize=SMALL)
+    return figure

@@ -49,7 +49,9 @@ def said_plainly() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise RunError(f"the disk is full ({error.filename or 'writing'}); what was saved before is untouched") from error
+            raise RunError(
+                f"the disk is full ({error.filename or 'writing'}); what was saved before is untouched"
+            ) from error
         raise
 
 
@@ -85,7 +87,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     notes = read_notes(path)
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path} is damaged or unreadable: {error}") from error
     if notes.get("sha256") != tensor_hash(tensors):
@@ -169,8 +171,8 @@ class RunDir:
 
     # -------------------------------------------------------------------------------- config and meta
 
-    def config(self, schema: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
-        return read_config(self.config_file, schema)
+    def config(self) -> TrainConfig:
+        return read_config(self.config_file, TrainConfig)
 
     def write_config(self, config: Any) -> None:
         write_atomic(self.config_file, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())

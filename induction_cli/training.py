@@ -19,18 +19,17 @@ from torch import Tensor
 
 from induction_cli import plots
 from induction_cli.config import EvaluationConfig, SnapshotConfig, TrainConfig, require
-from induction_cli.data import CHAIN, Batches, Corpus, open_corpus
+from induction_cli.data import Batches, Corpus, open_corpus
 from induction_cli.device import choose_device, choose_threads, precision
 from induction_cli.display import Display, Seen
 from induction_cli.evaluation import HeldOut, head_scores, held_out_losses, open_held_out
-from induction_cli.measures import phase_change
-from induction_cli.measures.intervals import mean_interval, group_means
-from induction_cli.measures.losses import cross_entropy, in_context_learning_score, loss_around, loss_derivative
+from induction_cli.measures.losses import cross_entropy
 from induction_cli.model import Transformer
 from induction_cli.optimizer import build_optimizers, learning_rate_factor, optimizer_tensors, restore_optimizers
 from induction_cli.run_dir import RunDir, RunError, Table
+from induction_cli.tables import chain_rows, derivative_rows, index_rows, learning_rows, score_rows, window_rows
 
-TABLES = ("training", "in_context_learning", "in_context_learning_by_chain", "loss_by_index", "head_scores")
+TABLES = ("training", "in_context_learning", "by_chain", "loss_by_index", "head_scores")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -97,47 +96,17 @@ def provenance(corpus: Corpus, config: TrainConfig, device: torch.device) -> dic
     }
 
 
-def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of in_context_learning.csv (exact and windowed, with interval) and of in_context_learning_by_chain.csv."""
-    rows, chains = [], pd.DataFrame()
-    for kind, width in (("exact", 0), ("windowed", config.half_width)):
-        early, late = (loss_around(losses, i, width).mean().item() for i in (config.early_index, config.late_index))
-        scores = in_context_learning_score(losses, config.early_index, config.late_index, width)
-        units = group_means(scores, CHAIN)
-        low, high = mean_interval(units)
-        score = scores.mean().item()
-        rows.append(
-            {**at, "kind": kind, "early_loss": early, "late_loss": late, "in_context_learning_score": score}
-            | {"low": low.item(), "high": high.item()}
-        )
-        chains = pd.DataFrame({**at, "chain": range(len(units)), "in_context_learning_score": units.numpy()})
-    return pd.DataFrame(rows), chains
-
-
-def head_rows(scores: dict[str, Tensor], at: dict) -> pd.DataFrame:
-    """Rows of head_scores.csv from {measure: [sequence, layer, head]}: the mean over sequences."""
-    return pd.DataFrame(
-        [
-            {**at, "layer": layer, "head": head, "measure": measure, "value": value}
-            for measure, score in scores.items()
-            for layer, heads in enumerate(score.mean(0).tolist())
-            for head, value in enumerate(heads)
-        ],
-        columns=[*at, "layer", "head", "measure", "value"],
-    )
-
-
-def measure(model: Transformer, held_out: HeldOut, config: EvaluationConfig, at: dict, tables: dict[str, Table]) -> Seen:
+def measure(
+    model: Transformer, held_out: HeldOut, config: EvaluationConfig, at: dict, tables: dict[str, Table]
+) -> Seen:
     """Measure one snapshot, add its rows to the tables, and say what a person wants to see."""
     model.eval()
     losses = held_out_losses(model, held_out.windows, config.batch_size)
     scores = head_scores(model, held_out, config.n_sequences)
-    learning, chains = learning_rows(losses, at, config)
-    heads = head_rows(scores, at)
-    indices = range(1, losses.shape[1] + 1)
+    learning, heads = learning_rows(losses, at, config), score_rows(scores, at)
     tables["in_context_learning"].append(learning)
-    tables["in_context_learning_by_chain"].append(chains)
-    tables["loss_by_index"].append(pd.DataFrame({**at, "index": indices, "loss": losses.mean(0).numpy()}))
+    tables["by_chain"].append(chain_rows(losses, at, config))
+    tables["loss_by_index"].append(index_rows(losses, at))
     tables["head_scores"].append(heads)
     best = heads[heads.measure == "prefix_matching"].nlargest(1, "value")
     previous = heads[heads.measure == "previous_token"].value.max() if len(heads) else math.nan
@@ -151,21 +120,9 @@ def measure(model: Transformer, held_out: HeldOut, config: EvaluationConfig, at:
     )
 
 
-def derivative_rows(by_index: pd.DataFrame) -> pd.DataFrame:
-    """d loss / d ln(index) at every snapshot: step,tokens,index,derivative."""
-    curves = by_index.pivot(index=["step", "tokens"], columns="index", values="loss")
-    at, slopes = loss_derivative(torch.from_numpy(curves.to_numpy(copy=True)))
-    wide = pd.DataFrame(slopes.numpy(), curves.index, pd.Index(at.numpy(), name="index"))
-    return wide.stack().rename("derivative").reset_index()
-
-
 def finish(run: RunDir) -> pd.DataFrame:
     """The phase-change table and the plots, from the tables alone; returns the windows found (0 or 1 row)."""
-    learning = run.table("in_context_learning")
-    chains = run.table("in_context_learning_by_chain")
-    by_chain = chains.pivot(index="tokens", columns="chain", values="in_context_learning_score")
-    found = phase_change.interval(by_chain.index.to_numpy(float), by_chain.to_numpy())
-    windows = pd.DataFrame([phase_change.row(found, "windowed")]).dropna(subset="start_tokens")
+    learning, windows = run.table("in_context_learning"), window_rows(run.table("by_chain"))
     run.write_table("phase_change", windows)
     by_index, heads = run.table("loss_by_index"), run.table("head_scores")
     run.write_table("loss_derivative", derivative_rows(by_index))
@@ -188,7 +145,10 @@ def run(config: TrainConfig, out_dir: Path, resume: bool = False) -> float:
     """
     config.check()
     run = RunDir(out_dir)
-    require(resume or not run.meta(), f"'{out_dir}' already holds a run; --resume goes on with it, another folder starts anew")
+    require(
+        resume or not run.meta(),
+        f"'{out_dir}' already holds a run; --resume goes on with it, another folder starts anew",
+    )
     if resume and run.meta().get("status") == "done":
         return run.meta()["headline"]
     with run.lock():
@@ -242,6 +202,7 @@ def train(config: TrainConfig, run: RunDir, resume: bool) -> float:
     unwritten: list[tuple[int, Tensor, float]] = []  # step, loss, learning rate
     seconds = {"training": 0.0, "evaluation": 0.0}
     title = f"{config.model.n_layers} layer{'s' * (config.model.n_layers != 1)}, seed {config.seed}"
+    title += ", smeared keys" * config.model.smeared_keys
     seen: Seen | None = None
     clock = time.perf_counter()
 
@@ -322,7 +283,7 @@ def train_step(model, optimizers, loss_of, tokens: Tensor, config: TrainConfig, 
 
 
 def save(model: Transformer, optimizers: list, run: RunDir, step: int) -> None:
-    """All that a bit-exact resume needs. The data's position is the step; nothing is drawn at random after the start."""
+    """All a bit-exact resume needs. The data's position is the step; nothing is drawn at random after the start."""
     weights = {f"model/{name}": weight for name, weight in model.state_dict().items()}
     state = {f"optimizer/{name}": value for name, value in optimizer_tensors(model, optimizers).items()}
     run.write_resume({**weights, **state}, step)

@@ -9,7 +9,28 @@ from induction_cli import data
 from induction_cli.config import ConfigError, DataConfig
 from induction_cli.data import Batches, held_out_windows, open_corpus, split_of
 
-WORDS = "the quick brown fox jumps over a lazy dog and runs from seven small cats in an old red barn".split()
+WORDS = [
+    "the",
+    "quick",
+    "brown",
+    "fox",
+    "jumps",
+    "over",
+    "a",
+    "lazy",
+    "dog",
+    "and",
+    "runs",
+    "from",
+    "seven",
+    "small",
+    "cats",
+    "in",
+    "an",
+    "old",
+    "red",
+    "barn",
+]
 
 
 @pytest.fixture

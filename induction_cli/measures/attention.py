@@ -13,7 +13,7 @@ def prefix_matching(pattern: Tensor, length: int = 25) -> Tensor:
     """Attention from a token to the tokens that followed its earlier copies; 1 for a perfect induction head.
 
     Token i of repeat r looks at i - q * length + 1 for q = 1 .. r - 1 (the +1 target: the paper's 'preceded' is the
-    token *after* the earlier copy). Summed over earlier repeats, averaged over the destinations, which are all tokens of
+    token *after* the earlier copy). Summed over earlier repeats, averaged over the destinations: all tokens of
     the second and later repeats. The last token of each repeat has its target too: the first of the repeat after it.
     Source: Olsson et al. 2022, 'Head activation evaluators'; paper.md 4.4 says which readings are ours.
     """

@@ -1,7 +1,7 @@
 """What the weights alone say about a head: OV and QK circuits (Elhage et al. 2021, 'A Mathematical Framework').
 
-Row convention: a residual vector x is a row, x W_V W_O is what a head writes. No d_vocab x d_vocab matrix is ever built:
-the eigenvalues of a product do not change when its factors are rotated, so d_head x d_head ones do. (Norms do change
+Row convention: a residual vector x is a row, x W_V W_O is what a head writes. No d_vocab x d_vocab matrix is built: the
+eigenvalues of a product do not change when its factors are rotated, so d_head x d_head ones do. (Norms do change
 under rotation; composition scores never rotate.)
 """
 
@@ -38,7 +38,9 @@ def qk_trace(W_E: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, pr
     return ((W_E.T @ W_E) @ (W_Q @ W_K.mT) @ moved.T).diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
-def composition(W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, before_V: Tensor, before_O: Tensor) -> dict[str, Tensor]:
+def composition(
+    W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, before_V: Tensor, before_O: Tensor
+) -> dict[str, Tensor]:
     """Q-, K- and V-composition of each head with each earlier head, {kind: [head, earlier]}, each in 0 .. 1.
 
     Norm of the product over the product of the norms. W_Q .. W_O are of the later heads, before_V and before_O of the

@@ -30,3 +30,36 @@ def mean_interval(units: Tensor, n_resamples: int = 1000, seed: int = 0) -> tupl
     means = resamples(len(units), n_resamples, seed).to(units.dtype) @ units.reshape(len(units), -1)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype), 0)
     return low.view(units.shape[1:]), high.view(units.shape[1:])
+
+
+def correlation(
+    x: Tensor, y: Tensor, ranks: bool = False, n_resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Pearson (or with `ranks` Spearman) correlation of x, y [n] and its 95% bootstrap interval: (value, low, high).
+
+    nan where either does not vary; resamples in which that happens are left out.
+    """
+
+    def ranked(values: Tensor) -> Tensor:
+        """Average ranks along the last axis, so ties count alike."""
+        below = (values[..., :, None] > values[..., None, :]).sum(-1)
+        alike = (values[..., :, None] == values[..., None, :]).sum(-1)
+        return below + (alike.double() - 1) / 2
+
+    def correlate(a: Tensor, b: Tensor) -> Tensor:
+        if ranks:
+            a, b = ranked(a), ranked(b)
+        a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
+        scale = a.norm(dim=-1) * b.norm(dim=-1)
+        return torch.where(scale > 1e-12, (a * b).sum(-1) / scale.clamp(min=1e-12), torch.nan)
+
+    x, y = x.double(), y.double()
+    if len(x) < 3:
+        return (float("nan"),) * 3
+    drawn = torch.randint(len(x), (n_resamples, len(x)), generator=torch.Generator().manual_seed(seed))
+    again = correlate(x[drawn], y[drawn])
+    again = again[again.isfinite()]
+    low, high = (
+        torch.quantile(again, torch.tensor([0.025, 0.975]).double()).tolist() if len(again) else (float("nan"),) * 2
+    )
+    return correlate(x, y).item(), low, high

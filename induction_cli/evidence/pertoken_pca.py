@@ -1,0 +1,188 @@
+"""Line 1: the paths of training runs through the principal components of their per-token losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from induction_cli import plots
+from induction_cli.config import PertokenPcaConfig
+from induction_cli.data import CHAIN, Corpus, held_out_windows, open_corpus
+from induction_cli.device import choose_device, choose_threads
+from induction_cli.evaluation import load_snapshot, losses_at
+from induction_cli.measures.intervals import group_means, resamples
+from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
+from induction_cli.run_dir import RunDir, RunError, relative
+from induction_cli.traces import trace_page
+
+
+def comparable(runs: list[RunDir]) -> None:
+    """Raise RunError where the runs' losses are not on the same tokens."""
+    tokenizers = {run.tokenizer_file.read_bytes() for run in runs}
+    if len(tokenizers) > 1:
+        raise RunError("these runs have different tokenizers, so their per-token losses are not on the same tokens")
+    contexts = {run.config().model.n_ctx for run in runs}
+    if len(contexts) > 1:
+        raise RunError(f"these runs have different contexts ({', '.join(map(str, sorted(contexts)))} tokens)")
+    for run in runs:
+        if len(run.snapshots()) < 2:
+            raise RunError(f"'{run.path}' has one snapshot; a path needs at least two")
+
+
+def vectors_of(run: RunDir, windows: Tensor, columns: Tensor, config: PertokenPcaConfig) -> Tensor:
+    """Random-token losses at every snapshot, [snapshot, example]."""
+    device = choose_device(config.device)
+    shown = track(run.snapshots(), run.name, transient=True, disable=not Console().is_terminal)
+    return torch.stack([losses_at(load_snapshot(run, s, device), windows, columns, config.batch_size) for s in shown])
+
+
+def window_of(run: RunDir) -> tuple[int, int] | None:
+    """Snapshot indices of the phase change that training found, None where it found none."""
+    windows = run.table("phase_change")
+    if windows.empty:
+        return None
+    tokens = np.array([snapshot.tokens for snapshot in run.snapshots()])
+    start, end = (
+        int(np.abs(tokens - edge).argmin()) for edge in (windows.start_tokens.iloc[0], windows.end_tokens.iloc[0])
+    )
+    return start, end
+
+
+def turn_row(name: str, vectors: Tensor, directions: Tensor, centre: Tensor, window: tuple[int, int]) -> dict:
+    """Row of turns.csv: the turn across the window in the plane, with its interval over chains of examples."""
+    path = (vectors.double() - centre) @ directions.T
+    found = turn(path, *window)
+    # the plane stays; examples are drawn anew: coordinates are sums over examples, so over chains of them too
+    products = (vectors.double() - centre)[:, None] * directions
+    chains = group_means(products.permute(2, 0, 1), CHAIN) * CHAIN  # [chain, snapshot, component]
+    paths = torch.einsum("rc,csk->rsk", resamples(len(chains), 500).double() * len(chains), chains)
+    again = torch.tensor([turn(one, *window).degrees for one in paths])
+    low, high = np.nanpercentile(again.numpy(), [2.5, 97.5])
+    others = found.elsewhere.numpy()
+    return {
+        "run": name,
+        "degrees": found.degrees,
+        "low": low,
+        "high": high,
+        "elsewhere_median": float(np.median(others)) if len(others) else None,
+        "elsewhere_95": float(np.percentile(others, 95)) if len(others) else None,
+        "places_elsewhere": len(others),
+        **{
+            f"{when}_pc{i + 1}": value
+            for when in ("before", "after")
+            for i, value in enumerate(getattr(found, when).tolist())
+        },
+    }
+
+
+def trace_rows(
+    run: RunDir, vectors: Tensor, windows: Tensor, columns: Tensor, window: tuple[int, int], n: int
+) -> pd.DataFrame:
+    """Rows of traces.csv: the tokens whose loss fell and rose the most across the window, with their text and curve."""
+    tokenizer = Tokenizer.from_str(run.tokenizer_file.read_text())
+    change = vectors[window[1]] - vectors[window[0]]
+    order = change.argsort()
+    rows = []
+    for kind, examples in (("fell", order[:n]), ("rose", order.flip(0)[:n])):
+        for example in examples.tolist():
+            column = int(columns[example])
+            tokens = windows[example].tolist()
+            for snapshot, loss in zip(run.snapshots(), vectors[:, example].tolist(), strict=True):
+                rows.append(
+                    {
+                        "run": run.name,
+                        "kind": kind,
+                        "example": example,
+                        "index": column + 1,
+                        "change": change[example].item(),
+                        "before_text": tokenizer.decode(tokens[max(0, column - 60) : column + 1]),
+                        "token_text": tokenizer.decode([tokens[column + 1]]),
+                        "tokens": snapshot.tokens,
+                        "loss": loss,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def run(config: PertokenPcaConfig, out_dir: Path) -> float:
+    """PCA of all snapshots of all runs together; returns the share of variance that two components explain."""
+    choose_threads(config.threads)
+    runs = [run for path in config.run_dirs for run in RunDir.find(path)]
+    comparable(runs)
+    trained = runs[0].config()
+    corpus: Corpus = open_corpus(trained.data, trained.model.d_vocab)
+    shift = trained.evaluation.late_index - trained.evaluation.early_index
+    windows = held_out_windows(corpus.tokens("validation"), config.n_examples, trained.model.n_ctx, shift, config.seed)
+    columns = random_columns(config.n_examples, trained.model.n_ctx, config.seed)
+    names = unique_names(runs)
+    vectors = {name: vectors_of(run, windows, columns, config) for name, run in zip(names, runs, strict=True)}
+    stacked = torch.cat(list(vectors.values()))
+    coordinates, directions, shares = principal_components(stacked)
+    centre = stacked.double().mean(0)
+    places = [(name, s.step, s.tokens) for name, run in zip(names, runs, strict=True) for s in run.snapshots()]
+    table = pd.DataFrame(places, columns=["run", "step", "tokens"])
+    table["pc1"], table["pc2"] = coordinates.T.numpy()
+
+    bounds = {name: window_of(run) for name, run in zip(names, runs, strict=True)}
+    changed = {name: window for name, window in bounds.items() if window}
+    turns = [turn_row(name, vectors[name], directions, centre, window) for name, window in changed.items()]
+    traces = [
+        trace_rows(run, vectors[name], windows, columns, changed[name], config.traces)
+        for name, run in zip(names, runs, strict=True)
+        if name in changed
+    ]
+    windows_table = [
+        run.table("phase_change").assign(run=name) for name, run in zip(names, runs, strict=True) if bounds[name]
+    ]
+    room = RunDir(out_dir)
+    room.write_table("pertoken_pca", table)
+    room.write_table("explained_variance", pd.DataFrame({"component": [1, 2], "share": shares.numpy()}))
+    room.write_table("turns", pd.DataFrame(turns, columns=None if turns else ["run", "degrees", "low", "high"]))
+    room.write_table(
+        "phase_change",
+        pd.concat(windows_table) if windows_table else pd.DataFrame(columns=["run", "start_tokens", "end_tokens"]),
+    )
+    room.write_plot(
+        "pertoken_pca", plots.pertoken_pca(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist())
+    )
+    if traces:
+        room.write_table("traces", pd.concat(traces))
+        room.write_page("traces", trace_page(room.table("traces")))
+    say(room, turns, shares)
+    return float(shares.sum())
+
+
+def unique_names(runs: list[RunDir]) -> list[str]:
+    """Folder names, with the parent's where two are alike."""
+    names = [run.name for run in runs]
+    return [f"{run.path.resolve().parent.name}/{run.name}" if names.count(run.name) > 1 else run.name for run in runs]
+
+
+def say(room: RunDir, turns: list[dict], shares: Tensor) -> None:
+    console = Console()
+    console.print(f"two components explain {shares.sum():.0%} of the variance over snapshots", highlight=False)
+    for row in turns:
+        elsewhere = (
+            f"95th percentile elsewhere {row['elsewhere_95']:.0f}"
+            if row["elsewhere_95"] is not None
+            else "nowhere else to compare"
+        )
+        console.print(
+            f"{row['run']}: turns by {row['degrees']:.0f} degrees [{row['low']:.0f}, {row['high']:.0f}] "
+            f"across the phase change; {elsewhere}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if not turns:
+        console.print("no run went through a phase change, so there is no turn to measure", highlight=False)
+    console.print(f"plots   {relative(room.path / 'plots')}", highlight=False, soft_wrap=True)
+
+
+__all__ = ["angle", "run"]

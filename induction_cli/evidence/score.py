@@ -1,0 +1,366 @@
+"""Line 1: every head and the in-context learning of every snapshot; definitions and baselines beside the numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from induction_cli import plots
+from induction_cli.config import EvaluationConfig, ScoreConfig, TrainConfig, require
+from induction_cli.data import CHAIN, open_corpus
+from induction_cli.device import choose_device, choose_threads
+from induction_cli.evaluation import (
+    LENGTH,
+    HeldOut,
+    copying_scores,
+    held_out_losses,
+    load_snapshot,
+    open_held_out,
+    pattern_scores,
+    random_tokens,
+    weight_scores,
+)
+from induction_cli.evidence import summary
+from induction_cli.measures import attention, circuits, phase_change
+from induction_cli.measures.copy_rule import copy_benefit
+from induction_cli.measures.intervals import correlation, mean_interval
+from induction_cli.measures.loss_curve import bend, departure
+from induction_cli.measures.losses import in_context_learning_score
+from induction_cli.model import Transformer, head_weights
+from induction_cli.run_dir import RunDir
+from induction_cli.tables import chain_rows, derivative_rows, index_rows, learning_rows, window_rows
+
+INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
+PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
+
+ON_REPEATS = {
+    "prefix_matching": attention.prefix_matching,
+    "duplicate_token": attention.duplicate_token,
+    "start_token": attention.start_token,
+    "entropy": attention.entropy,
+}
+ON_TEXT = {"previous_token": attention.previous_token}
+
+# measure: (what is measured, offset of the target from the earlier copy, sequence)
+DEFINITIONS = {
+    "prefix_matching": ("attention to the token after each earlier copy, summed over copies", "+1", "repeats"),
+    "duplicate_token": ("attention to earlier copies of the token itself, summed over copies", "0", "repeats"),
+    "start_token": ("attention to position 0", "", "repeats"),
+    "entropy": ("entropy of attention over the largest possible at each position", "", "repeats"),
+    "previous_token": ("attention to the position before", "", "text"),
+    "copying": ("ReLU of centred direct-path logits at the attended token, 4 own / (own + all) - 1", "", "random"),
+    "copying_eigenvalues": ("sum over sum of moduli of the eigenvalues of W_E W_V W_O W_U", "", "weights"),
+    "qk_trace": ("trace of W_E W_Q W_K^T (W_V W_O of earlier heads, weighed by previous_token)^T W_E^T", "", "weights"),
+}
+
+GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
+
+
+def score_heads(model: Transformer, held_out: HeldOut, counts: Tensor, config: ScoreConfig) -> dict[str, Tensor]:
+    """Every score of every head, {measure: [sequence, layer, head]}; scores from weights have one 'sequence'."""
+    text = held_out.windows[::CHAIN, :-1][: config.n_sequences]
+    scores = pattern_scores(model, held_out.repeated, ON_REPEATS) | pattern_scores(model, text, ON_TEXT)
+    scores["copying"] = copying_scores(model, random_tokens(counts, config.n_sequences, seed=config.seed))
+    weights = weight_scores(model, scores["previous_token"].mean(0))
+    return scores | {measure: score[None] for measure, score in weights.items()}
+
+
+def baselines(
+    trained: TrainConfig, held_out: HeldOut, counts: Tensor, config: ScoreConfig
+) -> dict[str, tuple[float, float]]:
+    """{measure: (uniform attention, mean over the heads of an untrained model of the same shape)}."""
+    model = Transformer(trained.model, seed=trained.seed + 1)
+    with torch.no_grad():  # heads that write nothing have no copying score
+        for block in model.blocks:
+            block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)))
+    random = score_heads(model, held_out, counts, config)
+    n_repeated, n_text = held_out.repeated.shape[1], held_out.windows.shape[1] - 1
+    uniform = {name: measure(attention.uniform(n_repeated)).item() for name, measure in ON_REPEATS.items()}
+    uniform |= {name: measure(attention.uniform(n_text)).item() for name, measure in ON_TEXT.items()}
+    return {name: (uniform.get(name, math.nan), score.nanmean().item()) for name, score in random.items()}
+
+
+def head_rows(scores: dict[str, Tensor], base: dict[str, tuple[float, float]], at: dict) -> pd.DataFrame:
+    """Rows of head_scores.csv. A score that a head cannot have is empty and says 'not applicable'."""
+    return pd.DataFrame(
+        [
+            {
+                **at,
+                "layer": layer,
+                "head": head,
+                "measure": measure,
+                "value": values[:, layer, head].mean().item(),
+                "standard_error": values[:, layer, head].std().item() / math.sqrt(len(values))
+                if len(values) > 1
+                else None,
+                "uniform": base[measure][0],
+                "random_head": base[measure][1],
+                "note": "not applicable: no earlier layer" if values[:, layer, head].isnan().any() else "",
+            }
+            for measure, values in scores.items()
+            for layer in range(values.shape[1])
+            for head in range(values.shape[2])
+        ]
+    )
+
+
+def definition_rows(config: ScoreConfig, n_repeated: int, n_text: int) -> pd.DataFrame:
+    """Rows of definitions.csv: all that another tool would need to get the same numbers."""
+    sequences = {
+        "repeats": (f"start token, then {LENGTH} random tokens {(n_repeated - 1) // LENGTH} times", "token 0 first"),
+        "random": (f"{LENGTH} random tokens", "none"),
+        "text": (f"held-out text, {n_text} tokens", "none"),
+        "weights": ("none: weights alone, LayerNorm scales folded in", "none"),
+    }
+    return pd.DataFrame(
+        [
+            {
+                "measure": measure,
+                "definition": definition,
+                "target_offset": offset,
+                "sequence": sequences[kind][0],
+                "start_token": sequences[kind][1],
+                "examples": 0 if kind == "weights" else config.n_sequences,
+                "excluded": "" if kind in ("weights", "text") else "specials, unseen, most and least common tenth",
+                "seed": config.seed,
+            }
+            for measure, (definition, offset, kind) in DEFINITIONS.items()
+        ]
+    )
+
+
+def head_types(heads: pd.DataFrame) -> pd.DataFrame:
+    """layer,head,head_type from the last snapshot: induction, previous_token or other."""
+    last = heads[heads.step == heads.step.max()].pivot(index=["layer", "head"], columns="measure", values="value")
+    induction = (last.prefix_matching >= INDUCTION) & (last.copying_eigenvalues > 0)
+    kind = np.select([induction, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
+    return pd.DataFrame({"head_type": kind}, last.index).reset_index()
+
+
+def composition_rows(model: Transformer, at: dict) -> pd.DataFrame:
+    """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices."""
+    w = head_weights(model)
+    baseline = circuits.composition_baseline(model.config.d_model, model.config.d_head)
+    rows = []
+    for later in range(1, len(w.W_Q)):
+        for earlier in range(later):
+            kinds = circuits.composition(
+                w.W_Q[later], w.W_K[later], w.W_V[later], w.W_O[later], w.W_V[earlier], w.W_O[earlier]
+            )
+            rows += [
+                {**at, "kind": kind, "from_layer": earlier, "from_head": b, "layer": later, "head": a}
+                | {"value": value, "baseline": baseline, "above_baseline": value - baseline}
+                for kind, scores in kinds.items()
+                for a, row in enumerate(scores.tolist())
+                for b, value in enumerate(row)
+            ]
+    return pd.DataFrame(
+        rows,
+        columns=[*at, *["kind", "from_layer", "from_head", "layer", "head", "value", "baseline", "above_baseline"]],
+    )
+
+
+def grid_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
+    """Rows of in_context_learning_grid.csv: the windowed score at other early and late indices."""
+    n_ctx = losses.shape[1]
+    indices = sorted({i for i in (5, 10, 20, 50, 100, 200, 300, 400, 500, n_ctx - config.half_width) if i <= n_ctx})
+    return pd.DataFrame(
+        [
+            {**at, "early_index": early, "late_index": late}
+            | {"score": in_context_learning_score(losses, early, late, config.half_width).mean().item()}
+            for early in indices
+            for late in indices
+            if early < late
+        ]
+    )
+
+
+def correlation_rows(heads: pd.DataFrame) -> pd.DataFrame:
+    """Rows of correlations.csv: weight-only against activation-based scores over the heads of the last snapshot."""
+    keys = [*(["run"] if "run" in heads else []), "layer", "head"]
+    last = heads[heads.step == heads.step.max()]
+    wide = last.pivot(index=keys, columns="measure", values="value")
+    rows = []
+    for activation, weight in (("copying", "copying_eigenvalues"), ("prefix_matching", "qk_trace")):
+        if weight in wide:
+            both = wide[[activation, weight]].dropna()
+            for kind in ("pearson", "spearman"):
+                x, y = (torch.tensor(both[name].to_numpy()) for name in (activation, weight))
+                rows.append([activation, weight, kind, len(both), *correlation(x, y, ranks=kind == "spearman")])
+    return pd.DataFrame(rows, columns=["activation", "weight", "kind", "heads", "correlation", "low", "high"])
+
+
+def event_rows(by_chain: pd.DataFrame, sequences: pd.DataFrame) -> pd.DataFrame:
+    """Rows of events.csv: onset (half of the final rise) of the best previous-token head, best induction head and the
+    in-context learning score, in tokens, with 95% bootstrap intervals over sequences or chains."""
+    curves = {
+        "in_context_learning": by_chain.pivot(index="tokens", columns="chain", values="in_context_learning_score"),
+        **{
+            event: rows.pivot(index="tokens", columns="sequence", values="value")
+            for event, rows in sequences.groupby("event")
+        },
+    }
+    rows = []
+    for event, curve in curves.items():
+        tokens, units = curve.index.to_numpy(float), curve.to_numpy()
+        onset = phase_change.onset(tokens, units.mean(1))
+        draws = np.random.default_rng(0).integers(0, units.shape[1], (200, units.shape[1]))
+        again = np.array([phase_change.onset(tokens, units[:, draw].mean(1)) for draw in draws])
+        found = again[np.isfinite(again)]
+        low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (math.nan, math.nan)
+        rows.append({"event": event, "onset_tokens": onset, "low": low, "high": high, "found_share": len(found) / 200})
+    return pd.DataFrame(rows).sort_values("onset_tokens")
+
+
+def bend_rows(by_chain: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of loss_bend.csv: curvature of the loss over ln(tokens) at the window's opening and elsewhere."""
+    columns = ["inside", "outside", "difference", "low", "high"]
+    curve = by_chain.pivot(index="tokens", columns="chain", values="loss")
+    tokens, loss = torch.tensor(curve.index.to_numpy(float)), torch.tensor(curve.to_numpy(copy=True))
+    rows = []
+    for window in windows.itertuples():
+        inside, outside = bend(tokens, loss, window.start_tokens, window.end_tokens)
+        low, high = mean_interval(inside - outside)
+        means = (inside.mean(), outside.mean(), (inside - outside).mean(), low, high)
+        rows.append([value.item() for value in means])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def before_after_rows(by_index: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of before_after.csv: loss by index at the start and at the end of the window."""
+    if windows.empty:
+        return pd.DataFrame(columns=["index", "before", "after", "change"])
+    at = by_index.pivot(index="tokens", columns="index", values="loss")
+    before, after = at.loc[windows.start_tokens.iloc[0]], at.loc[windows.end_tokens.iloc[0]]
+    return pd.DataFrame({"before": before, "after": after, "change": after - before}).reset_index()
+
+
+def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
+    """All tables and plots of one run into its room; everything is computed before anything is written."""
+    trained = run.config()
+    require(trained.model.n_layers > 0, f"'{run.path}' has no attention layer; there is nothing to score")
+    evaluation = EvaluationConfig(**{**vars(trained.evaluation), "n_examples": config.n_examples, "seed": config.seed})
+    evaluation.n_sequences = config.n_sequences
+    corpus = open_corpus(trained.data, trained.model.d_vocab)
+    held_out, counts = open_held_out(corpus, trained.model.n_ctx, evaluation), run.token_counts()
+    device = choose_device(config.device)
+    base = baselines(trained, held_out, counts, config)
+    parts: dict[str, list[pd.DataFrame]] = {}
+    sequences: list[tuple[dict, dict[str, Tensor]]] = []
+    snapshots = run.choose_snapshots(config.snapshot)
+    for snapshot in track(snapshots, f"scoring {run.name}", transient=True, disable=not Console().is_terminal):
+        model, at = load_snapshot(run, snapshot, device), {"step": snapshot.step, "tokens": snapshot.tokens}
+        losses = held_out_losses(model, held_out.windows, config.batch_size)
+        scores = score_heads(model, held_out, counts, config)
+        sequences.append((at, scores))
+        rows = {
+            "head_scores": head_rows(scores, base, at),
+            "in_context_learning": learning_rows(losses, at, evaluation),
+            "in_context_learning_grid": grid_rows(losses, at, evaluation),
+            "loss_by_index": index_rows(losses, at),
+            "by_chain": chain_rows(losses, at, evaluation),
+            "composition": composition_rows(model, at),
+        }
+        for name, part in rows.items():
+            parts.setdefault(name, []).append(part)
+    tables = {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
+    types = head_types(tables["head_scores"])
+    tables["head_scores"] = tables["head_scores"].merge(types, on=["layer", "head"])
+    tables["definitions"] = definition_rows(config, held_out.repeated.shape[1], held_out.windows.shape[1] - 1)
+    tables["correlations"] = correlation_rows(tables["head_scores"])
+    benefit = copy_benefit(np.asarray(corpus.tokens("train")), held_out.windows.numpy(), trained.model.d_vocab)
+    tables["copy_benefit"] = pd.DataFrame([{"d_vocab": trained.model.d_vocab, **benefit}])
+    windows = window_rows(tables["by_chain"]) if len(snapshots) > 1 else pd.DataFrame(columns=["start_tokens"])
+    tables["phase_change"] = windows
+    if len(snapshots) > 1:
+        tables["events"] = event_rows(tables["by_chain"], best_head_rows(sequences))
+        tables["loss_bend"] = bend_rows(tables["by_chain"], windows)
+        tables["before_after"] = before_after_rows(tables["loss_by_index"], windows)
+        tables["loss_derivative"] = derivative_rows(tables["loss_by_index"])
+    for name, table in tables.items():
+        room.write_table(name, table)
+    draw(room)
+
+
+def best_head_rows(sequences: list[tuple[dict, dict[str, Tensor]]]) -> pd.DataFrame:
+    """The heads that end highest in prefix matching and in previous-token attention, by sequence and snapshot."""
+    rows = []
+    for event, measure in (("induction", "prefix_matching"), ("previous_token", "previous_token")):
+        last = sequences[-1][1][measure].mean(0)
+        layer, head = divmod(int(last.argmax()), last.shape[1])
+        for at, scores in sequences:
+            values = scores[measure][:, layer, head].tolist()
+            rows += [
+                {**at, "event": event, "layer": layer, "head": head, "sequence": i, "value": v}
+                for i, v in enumerate(values)
+            ]
+    return pd.DataFrame(rows)
+
+
+def draw(room: RunDir) -> None:
+    """The plots of a room, from its tables."""
+    heads, windows = room.table("head_scores"), room.table("phase_change")
+    over_time = heads.step.nunique() > 1
+    for measure in DEFINITIONS:
+        if heads[heads.measure == measure].value.notna().any():
+            room.write_plot(f"mosaic_{measure}", plots.head_mosaic(heads, measure))
+            if over_time:
+                room.write_plot(measure, plots.head_scores_over_tokens(heads, measure, windows))
+    if over_time:
+        learning = room.table("in_context_learning")
+        room.write_plot("in_context_learning", plots.in_context_learning_score(learning, windows))
+        room.write_plot("co_timing", plots.co_timing(learning, heads, windows))
+        room.write_plot("loss_by_index", plots.loss_by_index(room.table("loss_by_index"), windows))
+        room.write_plot("loss_derivative", plots.loss_derivative(room.table("loss_derivative"), windows))
+
+
+def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
+    """Rows of departures.csv: where each deeper run leaves the loss curve of the one-layer run of its seed."""
+    rows, curves = [], {}
+    for run in runs:
+        trained = run.config()
+        loss = run.folder("score").table("by_chain").groupby("tokens").loss.mean()
+        curves[trained.model.n_layers, trained.seed, trained.model.smeared_keys] = (run.name, loss)
+    for (n_layers, seed, smeared), (name, loss) in curves.items():
+        shallow = curves.get((1, seed, smeared))
+        if n_layers > 1 and shallow is not None and loss.index.equals(shallow[1].index):
+            tokens = torch.tensor(loss.index.to_numpy(float))
+            leaves = departure(tokens, torch.tensor(loss.to_numpy()), torch.tensor(shallow[1].to_numpy()))
+            rows.append({"run": name, "one_layer_run": shallow[0], "departure_tokens": leaves})
+    return pd.DataFrame(rows, columns=["run", "one_layer_run", "departure_tokens"])
+
+
+def run(config: ScoreConfig, out_dir: Path) -> float:
+    """Score a run, or every run of a folder; returns the best prefix matching of the last snapshot scored."""
+    choose_threads(config.threads)
+    runs = RunDir.find(config.run_dir)
+    for found in runs:  # all of them before any work
+        found.choose_snapshots(config.snapshot)
+    for found in runs:
+        score_run(found, RunDir(out_dir) if len(runs) == 1 else found.folder("score"), config)
+    room = RunDir(out_dir)
+    if len(runs) > 1:
+        gather(runs, room)
+    table = pd.DataFrame([summary.row(found, room if len(runs) == 1 else found.folder("score")) for found in runs])
+    room.write_table("summary", table)
+    summary.show(table, room)
+    return float(table.prefix_matching.iloc[-1])
+
+
+def gather(runs: list[RunDir], room: RunDir) -> None:
+    """The runs' tables under each other with a `run` column, and what only several runs can show."""
+    rooms = {found.name: found.folder("score") for found in runs}
+    for name in GATHERED:
+        parts = [part.table(name).assign(run=run) for run, part in rooms.items() if part.table_file(name).exists()]
+        room.write_table(name, pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True))
+    room.write_table("correlations", correlation_rows(room.table("head_scores")))
+    room.write_table("departures", departure_rows(runs))
+    learning = room.table("in_context_learning")
+    room.write_plot("in_context_learning", plots.in_context_learning_score(learning))

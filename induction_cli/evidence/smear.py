@@ -1,0 +1,171 @@
+"""Line 2: train matched pairs without and with smeared keys; does the phase change move?
+
+A pair has the same seed, so the same data in the same order and the same initial weights; only alpha is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from induction_cli import plots, training
+from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
+from induction_cli.measures import phase_change
+from induction_cli.run_dir import RunDir, relative
+
+RESAMPLES = 200
+FREE = {"model.smeared_keys", "model.smear_init", "tokens", "device", "threads", "compile", "data.cache_dir"}
+
+
+def arm(config: SmearConfig, n_layers: int, seed: int, smeared: bool) -> TrainConfig:
+    """The training of one arm of one pair."""
+    values = {f.name: getattr(config, f.name) for f in fields(TrainConfig)}
+    model = ModelConfig(**{**vars(config.model), "n_layers": n_layers, "smeared_keys": smeared})
+    tokens = config.smeared_tokens if smeared and config.smeared_tokens else config.tokens
+    return TrainConfig(**{**values, "model": model, "seed": seed, "tokens": tokens})
+
+
+def flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Dotted keys and values of nested dictionaries."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
+    """Settings in which two runs differ, smearing, snapshots and the length of training aside."""
+    a, b = flat(asdict(one)), flat(asdict(other))
+    return [
+        f"{key} ({a[key]} and {b[key]})"
+        for key in a
+        if a[key] != b[key] and key not in FREE and not key.startswith("snapshots.")
+    ]
+
+
+def find_vanilla(given: list[RunDir], wanted: TrainConfig) -> RunDir:
+    """The given run that is the twin of a smeared one. Raises ConfigError naming what differs in the nearest one."""
+    nearest = min(given, key=lambda run: len(differences(wanted, run.config())))
+    if differ := differences(wanted, nearest.config()):
+        name = f"{wanted.model.n_layers} layers, seed {wanted.seed}"
+        raise ConfigError(f"vanilla: no twin for {name}; '{nearest.name}' differs in {', '.join(differ)}")
+    require(not nearest.config().model.smeared_keys, f"vanilla: '{nearest.name}' has smeared keys itself")
+    require(nearest.meta()["status"] == "done", f"vanilla: '{nearest.name}' is {nearest.meta()['status']}, not done")
+    return nearest
+
+
+def train_arms(config: SmearConfig, out_dir: Path) -> list[RunDir]:
+    """Every arm of every pair, trained; what is done already is left alone, so a stopped comparison goes on."""
+    given = RunDir.find(config.vanilla) if config.vanilla else []
+    twins = {
+        (depth, seed): find_vanilla(given, arm(config, depth, seed, False)) if given else None
+        for depth in config.model.n_layers
+        for seed in config.seeds
+    }
+    runs = []
+    for (depth, seed), twin in twins.items():
+        for smeared in (False, True):
+            path = out_dir / f"layers_{depth}_seed_{seed}_{'smeared' if smeared else 'vanilla'}"
+            if not smeared and twin:
+                runs.append(twin)
+                continue
+            training.run(arm(config, depth, seed, smeared), path, resume=bool(RunDir(path).meta()))
+            runs.append(RunDir(path))
+    return runs
+
+
+def label(run: RunDir) -> dict:
+    """The columns that say which arm of which pair a run is."""
+    trained = run.config()
+    kind = "smeared" if trained.model.smeared_keys else "vanilla"
+    return {"run": run.name, "n_layers": trained.model.n_layers, "seed": trained.seed, "keys": kind}
+
+
+def onsets(run: RunDir) -> tuple[float, np.ndarray]:
+    """Onset of the in-context learning score in tokens, and the onsets of bootstrap resamples of the chains.
+
+    The draws depend on the number of chains alone, so those of a pair are paired.
+    """
+    curve = run.table("by_chain").pivot(index="tokens", columns="chain", values="in_context_learning_score")
+    tokens, units = curve.index.to_numpy(float), curve.to_numpy()
+    draws = np.random.default_rng(0).integers(0, units.shape[1], (RESAMPLES, units.shape[1]))
+    again = np.array([phase_change.onset(tokens, units[:, draw].mean(1)) for draw in draws])
+    return phase_change.onset(tokens, units.mean(1)), again
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    found = values[np.isfinite(values)]
+    return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)  # type: ignore
+
+
+def onset_rows(runs: list[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """onsets.csv, a row per run, and shifts.csv: onset smeared / vanilla of each pair, with paired intervals."""
+    rows, shifts, found = [], [], {}
+    for run in runs:
+        who, (value, again) = label(run), onsets(run)
+        low, high = interval(again)
+        windows = run.table("phase_change")
+        rows.append({**who, "onset_tokens": value, "low": low, "high": high, "phase_change": len(windows) > 0})
+        found[who["n_layers"], who["seed"], who["keys"]] = (value, again)
+    for (depth, seed, keys), (value, again) in found.items():
+        if keys == "smeared" and (depth, seed, "vanilla") in found:
+            other, other_again = found[depth, seed, "vanilla"]
+            n = min(len(again), len(other_again))
+            low, high = interval(again[:n] / other_again[:n])
+            shifts.append({"n_layers": depth, "seed": seed, "ratio": value / other, "low": low, "high": high})
+    return pd.DataFrame(rows), pd.DataFrame(shifts, columns=["n_layers", "seed", "ratio", "low", "high"])
+
+
+def weight_rows(runs: list[RunDir]) -> pd.DataFrame:
+    """smear_weights.csv: sigmoid(alpha), the share of its own key a head keeps, beside its prefix matching."""
+    parts = []
+    for run in runs:
+        if not run.config().model.smeared_keys:
+            continue
+        rows = [
+            {**label(run), "step": s.step, "layer": int(name.split(".")[1]), "head": head, "weight": weight}
+            for s in run.snapshots()
+            for name, alpha in run.read_snapshot(s).items()
+            if name.endswith("smear_alpha")
+            for head, weight in enumerate(alpha.sigmoid().tolist())
+        ]
+        scores = run.table("head_scores").query("measure == 'prefix_matching'").drop(columns="measure")
+        scores = scores.rename(columns={"value": "prefix_matching"})
+        parts.append(pd.DataFrame(rows).merge(scores, on=["step", "layer", "head"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def run(config: SmearConfig, out_dir: Path) -> float:
+    """Train what is missing, compare; returns the median onset ratio smeared / vanilla of the deepest models."""
+    config.check()
+    runs, room = train_arms(config, out_dir), RunDir(out_dir)
+    learning = pd.concat([run.table("in_context_learning").assign(**label(run)) for run in runs], ignore_index=True)
+    windows = [run.table("phase_change").assign(**label(run)) for run in runs]
+    found = [table for table in windows if len(table)]
+    onset_table, shifts = onset_rows(runs)
+    room.write_table("in_context_learning", learning)
+    room.write_table("phase_change", pd.concat(found) if found else windows[0])
+    room.write_table("onsets", onset_table)
+    room.write_table("shifts", shifts)
+    room.write_table("smear_weights", weight_rows(runs))
+    room.write_plot("in_context_learning", plots.smear_pairs(learning))
+    room.write_plot("smear_weights", plots.smear_weights(room.table("smear_weights")))
+    show(onset_table, shifts, room)
+    deepest = shifts[shifts.n_layers == shifts.n_layers.max()].ratio
+    return float(deepest.median()) if len(deepest.dropna()) else float("nan")
+
+
+def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
+    console = Console()
+    for row in onset_table.itertuples():
+        name = f"{row.n_layers} layer{'s' * (row.n_layers > 1)}, seed {row.seed}, {row.keys}"
+        at = f"onset {row.onset_tokens / 1e6:.2f}M tokens [{row.low / 1e6:.2f}, {row.high / 1e6:.2f}]"
+        said = at if row.phase_change else "no phase change"
+        console.print(f"{name:<32} {said}", highlight=False, soft_wrap=True)
+    for row in shifts[shifts.n_layers > 1].itertuples():
+        said = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        console.print(f"{row.n_layers} layers, seed {row.seed}: onset smeared / vanilla {said}", highlight=False)
+    console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)

@@ -1,0 +1,72 @@
+"""One row per run: what was seen of the phase change; and one sentence about all of them."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from induction_cli.run_dir import RunDir, relative
+
+FORMED = 0.3  # best prefix matching from which induction heads are said to have formed
+
+
+def row(run: RunDir, room: RunDir) -> dict:
+    """From the tables of a run's room alone."""
+    trained, heads = run.config(), room.table("head_scores")
+    last = heads[heads.step == heads.step.max()].set_index("measure").value
+    learning = room.table("in_context_learning").query("kind == 'windowed'").iloc[-1]
+    windows = room.table("phase_change")
+    return {
+        "run": run.name,
+        "layers": trained.model.n_layers,
+        "seed": trained.seed,
+        "tokens": int(learning.tokens),
+        "in_context_learning_score": learning.in_context_learning_score,
+        "low": learning.low,
+        "high": learning.high,
+        "prefix_matching": last["prefix_matching"].max(),
+        "previous_token": last["previous_token"].max(),
+        "start_tokens": windows.start_tokens.iloc[0] if len(windows) else math.nan,
+        "end_tokens": windows.end_tokens.iloc[0] if len(windows) else math.nan,
+    }
+
+
+def sentence(table: pd.DataFrame) -> str:
+    """What was seen, said plainly: which runs changed phase and which did not."""
+    parts = []
+    for layers, rows in table.groupby("layers"):
+        name = "one-layer" if layers == 1 else f"{layers}-layer"
+        changed = int(rows.start_tokens.notna().sum())
+        formed = int((rows.prefix_matching >= FORMED).sum())
+        of = f"{changed} of {len(rows)} {name} runs" if len(rows) > 1 else f"the {name} run"
+        verb = "went through a phase change" if changed else "shows no phase change"
+        heads = (
+            f"induction heads in {formed}" if len(rows) > 1 else ("with" if formed else "without") + " induction heads"
+        )
+        score = rows.in_context_learning_score.mean()
+        parts.append(f"{of} {verb} ({heads}, in-context learning score {score:+.2f} nats)")
+    return "; ".join(parts) + "."
+
+
+def show(table: pd.DataFrame, room: RunDir) -> None:
+    """Print the table, where the plots are, and the sentence."""
+    console = Console()
+    shown = Table(title="What was seen at the last snapshot", title_justify="left")
+    for name in ("run", "score (nats)", "95% interval", "prefix matching", "previous token", "phase change"):
+        shown.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+    for found in table.itertuples():
+        window = f"{found.start_tokens / 1e6:.2f} to {found.end_tokens / 1e6:.2f}M tokens"
+        shown.add_row(
+            str(found.run),
+            f"{found.in_context_learning_score:+.3f}",
+            f"{found.low:+.2f} to {found.high:+.2f}",
+            f"{found.prefix_matching:.2f}",
+            f"{found.previous_token:.2f}",
+            window if pd.notna(found.start_tokens) else "none",
+        )
+    console.print(shown)
+    console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)
+    console.print(sentence(table), highlight=False)

@@ -1,0 +1,68 @@
+"""Paths of models through the space of their per-token losses (Olsson et al. 2022; paper.md 4.9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def random_columns(n_examples: int, n_ctx: int, seed: int = 0) -> Tensor:
+    """One random column per example, [example], the same for every model and snapshot."""
+    return torch.randint(n_ctx, (n_examples,), generator=torch.Generator().manual_seed(seed))
+
+
+def principal_components(vectors: Tensor, n_components: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """PCA of few long rows [row, dimension]: (coordinates [row, component], directions [component, dimension], shares).
+
+    Through the row-by-row Gram matrix, so the cost grows with the square of the rows and not of the dimensions. Columns
+    are centred, not scaled. A component's sign is chosen so that the last row's coordinate is not below the first's.
+    """
+    centred = vectors.double() - vectors.double().mean(0)
+    values, basis = torch.linalg.eigh(centred @ centred.T)
+    values, basis = values.flip(0)[:n_components].clamp(min=0), basis.flip(1)[:, :n_components]
+    coordinates = basis * values.sqrt()
+    sign = torch.where(coordinates[-1] >= coordinates[0], 1.0, -1.0).double()
+    directions = (centred.T @ basis / values.sqrt().clamp(min=1e-12)).T
+    total = (centred**2).sum().clamp(min=1e-30)
+    return coordinates * sign, directions * sign[:, None], values / total
+
+
+def angle(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees between vectors along the last axis; nan where one has no length."""
+    cosine = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+    return torch.rad2deg(cosine.clamp(-1, 1).acos())
+
+
+@dataclass(frozen=True)
+class Turn:
+    degrees: float  # between the path's directions before and after the window
+    elsewhere: Tensor  # the same at every other place of the path, degrees
+    before: Tensor  # direction before, unit length
+    after: Tensor
+
+
+def turn(path: Tensor, start: int, end: int) -> Turn:
+    """How sharply a path [snapshot, dimension] turns across a window of snapshots start .. end.
+
+    Directions are displacements over as many snapshots as half the window (at least two), up to its start and from its
+    end. Elsewhere: the same two displacements around every window of the same width that does not overlap this one and
+    fits on the path.
+    """
+    width = end - start
+    reach = max(2, width // 2)
+
+    def directions(first: int) -> tuple[Tensor, Tensor] | None:
+        last = first + width
+        if first < reach or last + reach >= len(path):
+            return None
+        return path[first] - path[first - reach], path[last + reach] - path[last]
+
+    found = directions(start)
+    if found is None:  # too near an end: what there is of it
+        found = path[start] - path[max(0, start - reach)], path[min(len(path) - 1, end + reach)] - path[end]
+    others = [directions(i) for i in range(len(path)) if i + width <= start or i >= end]
+    angles = torch.stack([angle(*pair) for pair in others if pair]) if any(others) else torch.empty(0)
+    before, after = found
+    return Turn(float(angle(before, after)), angles, before / before.norm(), after / after.norm())

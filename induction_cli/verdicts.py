@@ -1,0 +1,252 @@
+"""From tables to verdicts. The claims and their rules are data (experiments/claims.yaml); here is how each is decided.
+
+A claim's function gives one Effect per run (or pair of runs): a number, its 95% interval, and on which side of the rule
+that interval lies. `decide` makes the verdict of them. Nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+
+from induction_cli.measures.intervals import mean_interval
+from induction_cli.run_dir import RunDir
+
+SEEDS = 3  # fewer give no verdict
+SEEDS_FOR_INTERVAL = 5  # from here on the interval is over seeds
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One run's number for a claim. holds: True on the claim's side, False on the other, None where it straddles."""
+
+    run: str
+    value: float
+    low: float
+    high: float
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    id: str
+    verdict: str  # supported | not supported | inconclusive | not tested
+    effects: list[Effect]
+    note: str = ""
+
+
+def below(threshold: float, low: float, high: float) -> bool | None:
+    """On which side of 'below the threshold' an interval lies."""
+    return True if high < threshold else False if low > threshold else None
+
+
+def above(threshold: float, low: float, high: float) -> bool | None:
+    return below(-threshold, -high, -low)
+
+
+def both(*sides: bool | None) -> bool | None:
+    return False if False in sides else None if None in sides else True
+
+
+def decide(claim: str, effects: list[Effect]) -> Verdict:
+    """Supported or not where every run agrees, in at least SEEDS runs; otherwise inconclusive, saying why."""
+    runs = f"{len(effects)} runs" if len(effects) != 1 else "one run"
+    if not effects:
+        return Verdict(claim, "not tested", effects, "no run here can test it")
+    sides = {effect.holds for effect in effects}
+    if len(effects) < SEEDS:
+        lean = ", for it" if sides == {True} else ", against it" if sides == {False} else ", undecided"
+        return Verdict(claim, "inconclusive", effects, runs + lean)
+    if sides == {True}:
+        return Verdict(claim, "supported", effects, runs)
+    if sides == {False}:
+        return Verdict(claim, "not supported", effects, runs)
+    held = sum(effect.holds is True for effect in effects)
+    return Verdict(claim, "inconclusive", effects, f"holds in {held} of {runs}")
+
+
+# ------------------------------------------------------------------------------------------------ argument 1
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run and its score/ tables."""
+
+    name: str
+    n_layers: int
+    seed: int
+    smeared: bool
+    tables: RunDir
+
+    def window(self) -> pd.Series | None:
+        found = self.tables.table("phase_change")
+        return None if found.empty else found.iloc[0]
+
+    def final_score(self) -> pd.Series:
+        return self.tables.table("in_context_learning").query("kind == 'windowed'").iloc[-1]
+
+    def event(self, name: str) -> pd.Series:
+        return self.tables.table("events").set_index("event").loc[name]
+
+
+def scored_runs(path: Path) -> list[Scored]:
+    """The runs of a folder that have been scored, vanilla and smeared."""
+    runs = []
+    for run in RunDir.find(path):
+        if run.folder("score").table_file("head_scores").exists():
+            trained = run.config()
+            runs.append(
+                Scored(run.name, trained.model.n_layers, trained.seed, trained.model.smeared_keys, run.folder("score"))
+            )
+    return runs
+
+
+def vanilla(path: Path, deep: bool) -> list[Scored]:
+    return [run for run in scored_runs(path) if not run.smeared and (run.n_layers > 1) == deep]
+
+
+def phase_change_effect(run: Scored) -> Effect:
+    """The rule of 1a, for one run: the fall in the window, at least 0.1, with at least half of the final score."""
+    window = run.window()
+    if window is None:
+        return Effect(run.name, 0.0, np.nan, np.nan, False)
+    fall, share = above(0.1, window.fall_low, window.fall_high), above(0.5, window.share_low, window.share_high)
+    return Effect(run.name, window.fall, window.fall_low, window.fall_high, both(fall, share, window.finished or None))
+
+
+def flat_effect(run: Scored) -> Effect:
+    """The rule of 1b, for one run: no window, and a final score within 0.15 of zero."""
+    score = run.final_score()
+    small = both(above(-0.15, score.low, score.high), below(0.15, score.low, score.high), run.window() is None)
+    return Effect(run.name, score.in_context_learning_score, score.low, score.high, small)
+
+
+def claim_1a(path: Path) -> list[Effect]:
+    return [phase_change_effect(run) for run in vanilla(path, deep=True)]
+
+
+def claim_1b(path: Path) -> list[Effect]:
+    return [flat_effect(run) for run in vanilla(path, deep=False)]
+
+
+def claim_1c(path: Path) -> list[Effect]:
+    """Value: the onset's place in the window, 0 at its start, 1 at its end."""
+    effects = []
+    for run in vanilla(path, deep=True):
+        if (window := run.window()) is not None:
+            onset, width = run.event("induction"), window.end_tokens - window.start_tokens
+            value, low, high = ((onset[key] - window.start_tokens) / width for key in ("onset_tokens", "low", "high"))
+            holds = both(above(-0.25, low, high), below(1.25, low, high)) if np.isfinite(value) else False
+            effects.append(Effect(run.name, value, low, high, holds))
+    return effects
+
+
+def claim_1d(path: Path) -> list[Effect]:
+    """The ratio's interval is conservative: the ends of both onsets' intervals against each other."""
+    effects = []
+    for run in vanilla(path, deep=True):
+        before, after = run.event("previous_token"), run.event("induction")
+        low, high = before.low / after.high, before.high / after.low
+        if np.isfinite(after.onset_tokens):
+            effects.append(Effect(run.name, before.onset_tokens / after.onset_tokens, low, high, below(1, low, high)))
+    return effects
+
+
+def claim_1e(path: Path) -> list[Effect]:
+    effects = []
+    for run in vanilla(path, deep=True):
+        if run.window() is not None and len(bends := run.tables.table("loss_bend").dropna()):
+            bend = bends.iloc[0]
+            excluded = bend.low > 0 or bend.high < 0
+            holds = None if not excluded else bool(np.sign(bend.inside) != np.sign(bend.outside))
+            effects.append(Effect(run.name, bend.difference, bend.low, bend.high, holds))
+    return effects
+
+
+def claim_1f(path: Path) -> list[Effect]:
+    """Value: degrees above the 95th percentile of turns elsewhere."""
+    turns = RunDir(path / "pertoken_pca")
+    if not turns.table_file("turns").exists():
+        return []
+    deep = {run.name for run in vanilla(path, deep=True)}
+    rows = turns.table("turns")
+    rows = rows[rows.run.isin(deep)].dropna(subset=["degrees", "elsewhere_95"]) if len(rows) else rows
+    return [
+        Effect(
+            row.run,
+            row.degrees - row.elsewhere_95,
+            row.low - row.elsewhere_95,
+            row.high - row.elsewhere_95,
+            above(0, row.low - row.elsewhere_95, row.high - row.elsewhere_95),
+        )
+        for row in rows.itertuples()
+    ]
+
+
+def slope_change(run: Scored, window: pd.Series) -> tuple[float, float, float]:
+    """After minus before of d loss / d ln(index) over index 100-500, with its interval over chains."""
+    slopes = run.tables.table("by_chain").pivot(index="tokens", columns="chain", values="index_slope")
+    at = [int(np.abs(slopes.index.to_numpy() - edge).argmin()) for edge in (window.start_tokens, window.end_tokens)]
+    change = torch.tensor(slopes.iloc[at[1]].to_numpy() - slopes.iloc[at[0]].to_numpy())
+    low, high = mean_interval(change)
+    return change.mean().item(), low.item(), high.item()
+
+
+def claim_1g(path: Path) -> list[Effect]:
+    """Deep runs at their own window; one-layer runs at the window of the deep run of their seed."""
+    effects: list[Effect] = []
+    windows: dict[int, pd.Series] = {}
+    for run in vanilla(path, deep=True):
+        if (window := run.window()) is not None:
+            windows.setdefault(run.seed, window)
+            value, low, high = slope_change(run, window)
+            effects.append(Effect(run.name, value, low, high, below(-0.03, low, high)))
+    for run in vanilla(path, deep=False):
+        if effects and run.seed in windows:
+            value, low, high = slope_change(run, windows[run.seed])
+            effects.append(Effect(run.name, value, low, high, above(-0.03, low, high)))
+    return effects
+
+
+def claim_1h(path: Path) -> list[Effect]:
+    """Per seed: largest minus smallest final score over depths 2 to 6; the interval adds the two scores' own."""
+    effects = []
+    by_seed: dict[int, list[Scored]] = {}
+    for run in vanilla(path, deep=True):
+        by_seed.setdefault(run.seed, []).append(run)
+    for seed, runs in by_seed.items():
+        if len({run.n_layers for run in runs}) > 1:
+            scores = sorted((run.final_score() for run in runs), key=lambda score: score.in_context_learning_score)
+            first, last = scores[0], scores[-1]
+            value = last.in_context_learning_score - first.in_context_learning_score
+            low, high = max(0.0, last.low - first.high), last.high - first.low
+            effects.append(Effect(f"seed {seed}", value, low, high, below(0.15, low, high)))
+    return effects
+
+
+CLAIMS: dict[str, Callable[[Path], list[Effect]]] = {
+    "1a": claim_1a,
+    "1b": claim_1b,
+    "1c": claim_1c,
+    "1d": claim_1d,
+    "1e": claim_1e,
+    "1f": claim_1f,
+    "1g": claim_1g,
+    "1h": claim_1h,
+}
+
+
+def load_claims(path: Path) -> list[dict]:
+    """experiments/claims.yaml, in order."""
+    return yaml.safe_load(path.read_text())
+
+
+def verdicts(runs: Path, claims: list[dict], argument: int = 0) -> list[Verdict]:
+    """The verdict of every claim of an argument (0: of all) from the tables below a folder of runs."""
+    return [decide(claim["id"], CLAIMS[claim["id"]](runs)) for claim in claims if argument in (0, claim["argument"])]
