@@ -11,6 +11,7 @@ OPTIMIZERS = ("muon", "adamw")
 SCHEDULES = ("constant", "cosine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16")
+ABLATIONS = ("pattern_preserving", "full", "mean")
 
 
 class ConfigError(ValueError):
@@ -230,3 +231,32 @@ class SmearConfig(TrainConfig):
         require(bool(self.seeds), "seeds is empty; give at least one, such as [0]")
         require(len(set(self.seeds)) == len(self.seeds), f"seeds has one twice: {self.seeds}")
         require(self.smeared_tokens >= 0, f"smeared_tokens is {self.smeared_tokens}; 0 means as many as vanilla")
+
+
+@dataclass
+class AblateConfig:
+    """`induction ablate RUN_DIR`"""
+
+    run_dir: str = MISSING
+    kinds: list[str] = field(default_factory=lambda: ["pattern_preserving"])  # full | mean too
+    snapshot: str = "all"  # all | last | a step
+    heads: list[list[int]] = field(default_factory=list)  # [[layer, head], ...] removed together; []: each alone
+    n_examples: int = 128
+    batch_size: int = 16
+    random_tokens: int = 8  # of each example, behind the change in loss and the before-and-after vector; the paper: 1
+    draws: int = 100  # random sets of heads to compare the removal of all induction heads with
+    memory: int = 134_217_728  # bytes that intermediate results may take at once
+    shard: int = 0  # with shards=4 and -m shard=0,1,2,3 four jobs share the work
+    shards: int = 1
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+
+    def check(self) -> None:
+        for kind in self.kinds:
+            require(kind in ABLATIONS, f"kinds has '{kind}'; there are {', '.join(ABLATIONS)}")
+        require(bool(self.kinds), f"kinds is empty; there are {', '.join(ABLATIONS)}")
+        require(all(len(head) == 2 for head in self.heads), "heads must be pairs, such as [[1,0],[1,2]]")
+        require(0 <= self.shard < self.shards, f"shard is {self.shard}; it must lie between 0 and shards - 1")
+        for name in ("n_examples", "batch_size", "random_tokens", "memory"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")

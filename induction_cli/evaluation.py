@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -150,3 +151,40 @@ def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: 
         batch = windows[some, : int(columns[some].max()) + 2].to(device)
         losses[some] = ablation.fast(model, batch, [], "full", columns[some, None].to(device)).clean[:, 0].cpu()
     return losses
+
+
+@torch.no_grad()
+def mean_z(model: Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
+    """Each head's mean z over held-out tokens [example, pos], [layer, head, d_head]: what mean ablation fills in."""
+    total = torch.zeros(model.config.n_layers, model.config.n_heads, model.config.d_head)
+    for batch in tokens.split(batch_size):
+        _, kept = model(batch.to(model.W_E.device), record={"z": lambda z: z.sum((0, 1))})
+        total += torch.stack(kept.z).cpu()
+    return total / tokens.numel()
+
+
+INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
+PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
+
+
+def classify(prefix_matching: Tensor, copying_eigenvalues: Tensor, previous_token: Tensor) -> list[list[str]]:
+    """'induction', 'previous_token' or 'other' for each head, from scores [layer, head]."""
+    induction = (prefix_matching >= INDUCTION) & (copying_eigenvalues > 0)
+    previous = previous_token >= PREVIOUS_TOKEN
+    return [
+        ["induction" if i else "previous_token" if p else "other" for i, p in zip(*rows, strict=True)]
+        for rows in zip(induction.tolist(), previous.tolist(), strict=True)
+    ]
+
+
+def head_types(run: RunDir, model: Transformer) -> pd.DataFrame:
+    """layer,head,head_type of a run's last snapshot (`model`), with the scores that training measured."""
+    last = run.table("head_scores").query("step == step.max()")
+    scores = {
+        measure: torch.tensor(rows.pivot(index="layer", columns="head", values="value").to_numpy(copy=True))
+        for measure, rows in last.groupby("measure")
+    }
+    eigenvalues = weight_scores(model, scores["previous_token"])["copying_eigenvalues"]
+    kinds = classify(scores["prefix_matching"], eigenvalues, scores["previous_token"])
+    rows = [(layer, head, kind) for layer, heads in enumerate(kinds) for head, kind in enumerate(heads)]
+    return pd.DataFrame(rows, columns=["layer", "head", "head_type"])

@@ -36,7 +36,10 @@ MEASURES = {
     "start_token": "attention to the start token (share)",
     "copying": "copying score (-1 to 1)",
     "copying_eigenvalues": "copying, eigenvalue statistic (-1 to 1)",
-    "entropy": "attention entropy (nats)",
+    "entropy": "attention entropy (share of the largest possible)",
+    "qk_trace": "trace of the QK circuit (no unit)",
+    "in_context_learning_change": "change of the in-context learning score (nats)",
+    "before_after": "loss change along the before-and-after vector (nats)",
 }
 MAXIMUM_LABELS = 6  # heads named at the right end of a plot
 
@@ -512,4 +515,26 @@ def smear_weights(table: pd.DataFrame) -> Figure:
         axes.set_ylim(0, 1)
     for axes, name in zip(grid[-1], ("own key's share, sigmoid(alpha)", "prefix matching (share)"), strict=True):
         axes.set_xlabel(f"{TOKENS}\n{name}", fontsize=SMALL)
+    return figure
+
+
+def ablation_scatter(heads: pd.DataFrame) -> Figure:
+    """Prefix matching of each head against what its removal does to the in-context learning score.
+
+    Columns layer, head, head_type, prefix_matching, in_context_learning_change (nats), low, high.
+    """
+    figure, axes = _figure("Removing one head", "above zero: without the head there is less in-context learning")
+    for row in heads.itertuples():
+        colour = HEAD_COLOURS.get(row.head_type, FAINT)
+        x, y = row.prefix_matching, row.in_context_learning_change
+        axes.plot([x, x], [row.low, row.high], color=colour, linewidth=1, alpha=0.6)
+        axes.plot(x, y, "o", color=colour, markersize=7)
+        if row.head_type == "induction":
+            axes.annotate(
+                f"L{row.layer}H{row.head}", (x, y), (6, 4), textcoords="offset points", color=colour, fontsize=SMALL
+            )
+    axes.axhline(0, color=FAINT, linewidth=1)
+    axes.set_xlim(-0.03, 1)
+    axes.set_xlabel("prefix matching (share of attention)")
+    axes.set_ylabel("change of the score (nats)")
     return figure

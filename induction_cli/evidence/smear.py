@@ -5,6 +5,7 @@ A pair has the same seed, so the same data in the same order and the same initia
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def train_arms(config: SmearConfig, out_dir: Path) -> list[RunDir]:
     return runs
 
 
-def label(run: RunDir) -> dict:
+def label(run: RunDir) -> dict[str, object]:
     """The columns that say which arm of which pair a run is."""
     trained = run.config()
     kind = "smeared" if trained.model.smeared_keys else "vanilla"
@@ -101,14 +102,15 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)  # type: ignore
 
 
-def onset_rows(runs: list[RunDir]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """onsets.csv, a row per run, and shifts.csv: onset smeared / vanilla of each pair, with paired intervals."""
     rows, shifts, found = [], [], {}
     for run in runs:
         who, (value, again) = label(run), onsets(run)
         low, high = interval(again)
         windows = run.table("phase_change")
-        rows.append({**who, "onset_tokens": value, "low": low, "high": high, "phase_change": len(windows) > 0})
+        place = {"path": os.path.relpath(run.path, out_dir)}
+        rows.append({**who, "onset_tokens": value, "low": low, "high": high, "phase_change": len(windows) > 0, **place})
         found[who["n_layers"], who["seed"], who["keys"]] = (value, again)
     for (depth, seed, keys), (value, again) in found.items():
         if keys == "smeared" and (depth, seed, "vanilla") in found:
@@ -145,7 +147,7 @@ def run(config: SmearConfig, out_dir: Path) -> float:
     learning = pd.concat([run.table("in_context_learning").assign(**label(run)) for run in runs], ignore_index=True)
     windows = [run.table("phase_change").assign(**label(run)) for run in runs]
     found = [table for table in windows if len(table)]
-    onset_table, shifts = onset_rows(runs)
+    onset_table, shifts = onset_rows(runs, out_dir)
     room.write_table("in_context_learning", learning)
     room.write_table("phase_change", pd.concat(found) if found else windows[0])
     room.write_table("onsets", onset_table)

@@ -1,77 +1,17 @@
-"""From tables to verdicts. The claims and their rules are data (experiments/claims.yaml); here is how each is decided.
-
-A claim's function gives one Effect per run (or pair of runs): a number, its 95% interval, and on which side of the rule
-that interval lies. `decide` makes the verdict of them. Nothing here runs a model.
-"""
+"""Claims 1a to 1h, from the tables of `induction score` and `induction pertoken-pca`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from induction_cli.measures.intervals import mean_interval
 from induction_cli.run_dir import RunDir
-
-SEEDS = 3  # fewer give no verdict
-SEEDS_FOR_INTERVAL = 5  # from here on the interval is over seeds
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One run's number for a claim. holds: True on the claim's side, False on the other, None where it straddles."""
-
-    run: str
-    value: float
-    low: float
-    high: float
-    holds: bool | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    id: str
-    verdict: str  # supported | not supported | inconclusive | not tested
-    effects: list[Effect]
-    note: str = ""
-
-
-def below(threshold: float, low: float, high: float) -> bool | None:
-    """On which side of 'below the threshold' an interval lies."""
-    return True if high < threshold else False if low > threshold else None
-
-
-def above(threshold: float, low: float, high: float) -> bool | None:
-    return below(-threshold, -high, -low)
-
-
-def both(*sides: bool | None) -> bool | None:
-    return False if False in sides else None if None in sides else True
-
-
-def decide(claim: str, effects: list[Effect]) -> Verdict:
-    """Supported or not where every run agrees, in at least SEEDS runs; otherwise inconclusive, saying why."""
-    runs = f"{len(effects)} runs" if len(effects) != 1 else "one run"
-    if not effects:
-        return Verdict(claim, "not tested", effects, "no run here can test it")
-    sides = {effect.holds for effect in effects}
-    if len(effects) < SEEDS:
-        lean = ", for it" if sides == {True} else ", against it" if sides == {False} else ", undecided"
-        return Verdict(claim, "inconclusive", effects, runs + lean)
-    if sides == {True}:
-        return Verdict(claim, "supported", effects, runs)
-    if sides == {False}:
-        return Verdict(claim, "not supported", effects, runs)
-    held = sum(effect.holds is True for effect in effects)
-    return Verdict(claim, "inconclusive", effects, f"holds in {held} of {runs}")
-
-
-# ------------------------------------------------------------------------------------------------ argument 1
+from induction_cli.verdicts.decide import Effect, above, below, both
 
 
 @dataclass(frozen=True)
@@ -228,25 +168,3 @@ def claim_1h(path: Path) -> list[Effect]:
             low, high = max(0.0, last.low - first.high), last.high - first.low
             effects.append(Effect(f"seed {seed}", value, low, high, below(0.15, low, high)))
     return effects
-
-
-CLAIMS: dict[str, Callable[[Path], list[Effect]]] = {
-    "1a": claim_1a,
-    "1b": claim_1b,
-    "1c": claim_1c,
-    "1d": claim_1d,
-    "1e": claim_1e,
-    "1f": claim_1f,
-    "1g": claim_1g,
-    "1h": claim_1h,
-}
-
-
-def load_claims(path: Path) -> list[dict]:
-    """experiments/claims.yaml, in order."""
-    return yaml.safe_load(path.read_text())
-
-
-def verdicts(runs: Path, claims: list[dict], argument: int = 0) -> list[Verdict]:
-    """The verdict of every claim of an argument (0: of all) from the tables below a folder of runs."""
-    return [decide(claim["id"], CLAIMS[claim["id"]](runs)) for claim in claims if argument in (0, claim["argument"])]

@@ -1,0 +1,34 @@
+"""From tables to verdicts. The claims and their rules are data (experiments/claims.yaml); here is how each is decided.
+
+A claim's function gives one Effect per run (or pair of runs): a number, its 95% interval, and on which side of the rule
+that interval lies. `decide` makes the verdict of them. Nothing here runs a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from induction_cli.verdicts import line_1, line_2, line_3
+from induction_cli.verdicts.decide import Effect, Verdict, above, below, both, decide
+
+__all__ = ["CLAIMS", "Effect", "Verdict", "above", "below", "both", "decide", "load_claims", "verdicts"]
+
+CLAIMS: dict[str, Callable[[Path], list[Effect]]] = {
+    name.removeprefix("claim_"): function
+    for line in (line_1, line_2, line_3)
+    for name, function in vars(line).items()
+    if name.startswith("claim_")
+}
+
+
+def load_claims(path: Path) -> list[dict]:
+    """experiments/claims.yaml, in order."""
+    return yaml.safe_load(path.read_text())
+
+
+def verdicts(runs: Path, claims: list[dict], argument: int = 0) -> list[Verdict]:
+    """The verdict of every claim of an argument (0: of all) from the tables below a folder of runs."""
+    return [decide(claim["id"], CLAIMS[claim["id"]](runs)) for claim in claims if argument in (0, claim["argument"])]
