@@ -6,7 +6,11 @@ SEED ?= 0
 # without a GPU the CPU build of torch is enough; where its index cannot be reached the pinned version is taken as it comes
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup test lint phase-change smoke benchmarks clean
+# the evidence: three seeds of one, two and three layers
+EVIDENCE ?= runs/evidence
+SEEDS ?= 0,1,2
+
+.PHONY: help setup test lint phase-change evidence-1 evidence-2 evidence-3 clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +38,25 @@ lint: setup  ## ruff and mypy
 phase-change: setup  ## train one and two layers on real text, score them, say what was seen (about 5 minutes on 2 cores)
 	@out=runs/phase_change/$$(date +%Y-%m-%d_%H-%M-%S); \
 	$(RUN) train -e phase_change -m seed=$(SEED) hydra.sweep.dir=$$out && $(RUN) score $$out
+
+evidence-1: $(EVIDENCE)/trained  ## line 1: train, score, pertoken-pca, verdicts (about 45 minutes on 2 cores)
+	$(RUN) score $(EVIDENCE)/train
+	$(RUN) pertoken-pca $(EVIDENCE)/train
+	$(RUN) report $(EVIDENCE)/train argument=1
+
+evidence-2: setup  ## line 2: smeared keys against vanilla (about 20 minutes; 8 where evidence-1 has trained the vanilla models)
+	$(RUN) smear -e pairs seeds=[$(SEEDS)] hydra.run.dir=$(EVIDENCE)/smear/$$(date +%Y-%m-%d_%H-%M-%S) \
+		$(if $(wildcard $(EVIDENCE)/trained),vanilla=$(EVIDENCE)/train)
+	$(RUN) report $(EVIDENCE)/smear argument=2
+
+evidence-3: $(EVIDENCE)/trained  ## line 3: remove every head at every snapshot (about 5 minutes after training)
+	$(RUN) ablate $(EVIDENCE)/train
+	$(RUN) report $(EVIDENCE)/train argument=3
+
+$(EVIDENCE)/trained: | setup
+	@if [ -d $(EVIDENCE)/train ]; then $(RUN) train --resume $(EVIDENCE)/train; \
+	else $(RUN) train -e evidence -m seed=$(SEEDS) hydra.sweep.dir=$(EVIDENCE)/train; fi
+	touch $@
 
 clean:  ## remove .venv; runs/ and the token cache stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage

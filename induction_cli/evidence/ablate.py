@@ -229,8 +229,8 @@ def write_results(run, room, config, columns, chosen, parts, types, joint, batch
     table = table.merge(scores.rename(columns={"value": "prefix_matching"}), on=["step", "layer", "head"], how="left")
     room.write_table("ablation", table)
     room.write_table("ablation_by_chain", pd.DataFrame(chain_rows).merge(types, on=["layer", "head"], how="left"))
-    columns_of_sets = ["step", "tokens", "kind", "set", "heads", "n_heads", "score", "in_context_learning_change", "low", "high"]
-    room.write_table("sets", pd.DataFrame(set_rows, columns=columns_of_sets))
+    names = ["step", "tokens", "kind", "set", "heads", "n_heads", "score", "in_context_learning_change", "low", "high"]
+    room.write_table("sets", pd.DataFrame(set_rows, columns=names))
     room.write_table("head_types", types)
     if not config.heads:
         room.write_table("correlations", correlation_rows(room.table("ablation")))
