@@ -128,6 +128,35 @@ def ablate(
 
 
 @app.command()
+def circuits(
+    run_dir: RunDirectory,
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Read the heads' weights, and put an ideal induction head in their place."""
+    from induction_cli import launch
+
+    launch.start("circuits", overrides or [], [run_dir], experiment, multirun, print_config)
+
+
+@app.command()
+def export(
+    run_dir: RunDirectory,
+    to: Annotated[str, typer.Option(metavar="TOOL", help="transformer-lens or huggingface.")],
+    snapshot: Annotated[str, typer.Option(metavar="STEP", help="'last' or a step.")] = "last",
+) -> None:
+    """Write a snapshot so that another tool loads it, with the same logits."""
+    from induction_cli.export import export as export_snapshot
+    from induction_cli.run_dir import RunDir, relative
+
+    for run in RunDir.find(run_dir):
+        for chosen in run.choose_snapshots(snapshot):
+            print(relative(export_snapshot(run, chosen, to, run.path / "export" / to)))
+
+
+@app.command()
 def report(run_dir: RunDirectory, overrides: Overrides = None, print_config: PrintConfig = False) -> None:
     """Say for each claim of the paper what the tables of these runs show."""
     from induction_cli import launch

@@ -199,6 +199,27 @@ class PertokenPcaConfig:
 
 
 @dataclass
+class CircuitsConfig:
+    """`induction circuits RUN_DIR`"""
+
+    run_dir: str = MISSING
+    snapshot: str = "all"  # all | last | a step; paths and replacements are of the last one chosen
+    n_examples: int = 96  # text windows that share no tokens, and as many random repeated sequences
+    n_controls: int = 6  # heads that are no induction heads, replaced as a control
+    batch_size: int = 8
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+
+    def check(self) -> None:
+        require(
+            self.n_examples >= 4, f"n_examples is {self.n_examples}; it must be at least 4: half of them fit scales"
+        )
+        require(self.n_controls >= 0, f"n_controls is {self.n_controls}; it must be at least 0")
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}; it must be at least 1")
+
+
+@dataclass
 class ReportConfig:
     """`induction report RUN_DIR`"""
 

@@ -19,6 +19,7 @@ from induction_cli.measures.components import copying
 from induction_cli.measures.losses import per_token_loss
 from induction_cli.model import Transformer, head_weights
 from induction_cli.run_dir import RunDir, RunError, Snapshot
+from induction_cli.tables import head_types, score_rows
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 EXCLUDED = 0.1  # the most and the least common tenth of the vocabulary stay out of it (the paper gives no cut)
@@ -163,28 +164,11 @@ def mean_z(model: Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
     return total / tokens.numel()
 
 
-INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
-PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
-
-
-def classify(prefix_matching: Tensor, copying_eigenvalues: Tensor, previous_token: Tensor) -> list[list[str]]:
-    """'induction', 'previous_token' or 'other' for each head, from scores [layer, head]."""
-    induction = (prefix_matching >= INDUCTION) & (copying_eigenvalues > 0)
-    previous = previous_token >= PREVIOUS_TOKEN
-    return [
-        ["induction" if i else "previous_token" if p else "other" for i, p in zip(*rows, strict=True)]
-        for rows in zip(induction.tolist(), previous.tolist(), strict=True)
-    ]
-
-
-def head_types(run: RunDir, model: Transformer) -> pd.DataFrame:
-    """layer,head,head_type of a run's last snapshot (`model`), with the scores that training measured."""
-    last = run.table("head_scores").query("step == step.max()")
-    scores = {
-        measure: torch.tensor(rows.pivot(index="layer", columns="head", values="value").to_numpy(copy=True))
-        for measure, rows in last.groupby("measure")
-    }
-    eigenvalues = weight_scores(model, scores["previous_token"])["copying_eigenvalues"]
-    kinds = classify(scores["prefix_matching"], eigenvalues, scores["previous_token"])
-    rows = [(layer, head, kind) for layer, heads in enumerate(kinds) for head, kind in enumerate(heads)]
-    return pd.DataFrame(rows, columns=["layer", "head", "head_type"])
+def final_head_types(run: RunDir, model: Transformer) -> pd.DataFrame:
+    """layer,head,head_type of a run's last snapshot (`model`), from what training measured and the weights."""
+    heads = run.table("head_scores")
+    last = heads[heads.step == heads.step.max()]
+    previous = last[last.measure == "previous_token"].pivot(index="layer", columns="head", values="value")
+    eigenvalues = weight_scores(model, torch.tensor(previous.to_numpy(copy=True)))["copying_eigenvalues"]
+    at = last[["step", "tokens"]].iloc[0].to_dict()
+    return head_types(pd.concat([last, score_rows({"copying_eigenvalues": eigenvalues[None]}, at)]))

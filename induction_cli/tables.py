@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from induction_cli.config import EvaluationConfig
 from induction_cli.data import CHAIN
-from induction_cli.measures import phase_change
+from induction_cli.measures import circuits, phase_change
 from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
+from induction_cli.model import Transformer, head_weights
 
 
 def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
@@ -48,9 +50,13 @@ def derivative_rows(by_index: pd.DataFrame) -> pd.DataFrame:
 
 
 def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
-    """by_chain.csv, what intervals resample: windowed score, loss, and slope = d loss / d ln(index) over 100 to 500."""
+    """by_chain.csv, what intervals resample: windowed score, loss, and slope = d loss / d ln(index) over 100 to 500.
+
+    Where the indices of the score lie lower or closer together, so does the slope's first one: at least two are left.
+    """
     score = in_context_learning_score(losses, config.early_index, config.late_index, config.half_width)
-    slope = index_slope(losses, min(100, 2 * config.early_index), config.late_index)
+    early, late = config.early_index, config.late_index
+    slope = index_slope(losses, min(100, 2 * early, (early + late) // 2), late)
     columns = {"in_context_learning_score": score, "index_slope": slope, "loss": losses.mean(1)}
     means = {name: group_means(values, CHAIN).numpy() for name, values in columns.items()}
     return pd.DataFrame({**at, "chain": range(-(-len(losses) // CHAIN)), **means})
@@ -73,4 +79,39 @@ def score_rows(scores: dict[str, Tensor], at: dict) -> pd.DataFrame:
             for head, value in enumerate(heads)
         ],
         columns=[*at, "layer", "head", "measure", "value"],
+    )
+
+
+INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
+PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
+
+
+def head_types(heads: pd.DataFrame) -> pd.DataFrame:
+    """layer,head,head_type from the last snapshot: induction, previous_token or other."""
+    last = heads[heads.step == heads.step.max()].pivot(index=["layer", "head"], columns="measure", values="value")
+    induction = (last.prefix_matching >= INDUCTION) & (last.copying_eigenvalues > 0)
+    kind = np.select([induction, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
+    return pd.DataFrame({"head_type": kind}, last.index).reset_index()
+
+
+def composition_rows(model: Transformer, at: dict) -> pd.DataFrame:
+    """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices."""
+    w = head_weights(model)
+    baseline = circuits.composition_baseline(model.config.d_model, model.config.d_head)
+    rows = []
+    for later in range(1, len(w.W_Q)):
+        for earlier in range(later):
+            kinds = circuits.composition(
+                w.W_Q[later], w.W_K[later], w.W_V[later], w.W_O[later], w.W_V[earlier], w.W_O[earlier]
+            )
+            rows += [
+                {**at, "kind": kind, "from_layer": earlier, "from_head": b, "layer": later, "head": a}
+                | {"value": value, "baseline": baseline, "above_baseline": value - baseline}
+                for kind, scores in kinds.items()
+                for a, row in enumerate(scores.tolist())
+                for b, value in enumerate(row)
+            ]
+    return pd.DataFrame(
+        rows,
+        columns=[*at, *["kind", "from_layer", "from_head", "layer", "head", "value", "baseline", "above_baseline"]],
     )

@@ -25,7 +25,7 @@ from induction_cli import ablation, plots
 from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig
 from induction_cli.data import CHAIN, open_corpus
 from induction_cli.device import choose_device, choose_threads
-from induction_cli.evaluation import head_types, load_snapshot, mean_z, open_held_out
+from induction_cli.evaluation import final_head_types, load_snapshot, mean_z, open_held_out
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir, RunError, Snapshot, read_tensors, relative, write_tensors
@@ -127,10 +127,10 @@ def sweep(run: RunDir, config: AblateConfig) -> None:
     device = choose_device(config.device)
     final = load_snapshot(run, last, device)
     try:
-        ablation.check(final, [[tuple(head) for head in config.heads]], "full", None)
+        ablation.check(final, [[(layer, head) for layer, head in config.heads]], "full", None)
     except ValueError as error:
         raise ConfigError(f"heads: {error}") from error
-    types = head_types(run, final)
+    types = final_head_types(run, final)
     joint = {} if config.heads else joint_sets(types, config.draws, config.seed)
 
     parts = room.path / "parts" / key_of(run, config)

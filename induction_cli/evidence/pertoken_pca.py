@@ -25,15 +25,18 @@ from induction_cli.traces import trace_page
 
 def comparable(runs: list[RunDir]) -> None:
     """Raise RunError where the runs' losses are not on the same tokens."""
+    for run in runs:
+        if len(run.snapshots()) < 2:
+            raise RunError(f"'{run.path}' has one snapshot; a path needs at least two")
+        if not run.table_file("phase_change").exists():
+            status = run.meta().get("status", "not done")
+            raise RunError(f"'{run.path}' is {status}: its phase change is not known; induction train --resume ends it")
     tokenizers = {run.tokenizer_file.read_bytes() for run in runs}
     if len(tokenizers) > 1:
         raise RunError("these runs have different tokenizers, so their per-token losses are not on the same tokens")
     contexts = {run.config().model.n_ctx for run in runs}
     if len(contexts) > 1:
         raise RunError(f"these runs have different contexts ({', '.join(map(str, sorted(contexts)))} tokens)")
-    for run in runs:
-        if len(run.snapshots()) < 2:
-            raise RunError(f"'{run.path}' has one snapshot; a path needs at least two")
 
 
 def vectors_of(run: RunDir, windows: Tensor, columns: Tensor, config: PertokenPcaConfig) -> Tensor:
@@ -83,7 +86,7 @@ def turn_row(name: str, vectors: Tensor, directions: Tensor, centre: Tensor, win
 
 
 def trace_rows(
-    run: RunDir, vectors: Tensor, windows: Tensor, columns: Tensor, window: tuple[int, int], n: int
+    name: str, run: RunDir, vectors: Tensor, windows: Tensor, columns: Tensor, window: tuple[int, int], n: int
 ) -> pd.DataFrame:
     """Rows of traces.csv: the tokens whose loss fell and rose the most across the window, with their text and curve."""
     tokenizer = Tokenizer.from_str(run.tokenizer_file.read_text())
@@ -97,7 +100,7 @@ def trace_rows(
             for snapshot, loss in zip(run.snapshots(), vectors[:, example].tolist(), strict=True):
                 rows.append(
                     {
-                        "run": run.name,
+                        "run": name,
                         "kind": kind,
                         "example": example,
                         "index": column + 1,
@@ -114,7 +117,8 @@ def trace_rows(
 def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     """PCA of all snapshots of all runs together; returns the share of variance that two components explain."""
     choose_threads(config.threads)
-    runs = [run for path in config.run_dirs for run in RunDir.find(path)]
+    found = [run for path in config.run_dirs for run in RunDir.find(path)]
+    runs = list({run.path.resolve(): run for run in found}.values())  # a run that is given twice is one run
     comparable(runs)
     trained = runs[0].config()
     corpus: Corpus = open_corpus(trained.data, trained.model.d_vocab)
@@ -134,9 +138,9 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     changed = {name: window for name, window in bounds.items() if window}
     turns = [turn_row(name, vectors[name], directions, centre, window) for name, window in changed.items()]
     traces = [
-        trace_rows(run, vectors[name], windows, columns, changed[name], config.traces)
+        trace_rows(name, run, vectors[name], windows, columns, changed[name], config.traces)
         for name, run in zip(names, runs, strict=True)
-        if name in changed
+        if name in changed and config.traces > 0
     ]
     windows_table = [
         run.table("phase_change").assign(run=name) for name, run in zip(names, runs, strict=True) if bounds[name]
@@ -154,15 +158,21 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     )
     if traces:
         room.write_table("traces", pd.concat(traces))
-        room.write_page("traces", trace_page(room.table("traces")))
+        # from memory: read back from the table, tokens such as None and NA would be missing values
+        room.write_page("traces", trace_page(pd.concat(traces)))
     say(room, turns, shares)
     return float(shares.sum())
 
 
 def unique_names(runs: list[RunDir]) -> list[str]:
-    """Folder names, with the parent's where two are alike."""
-    names = [run.name for run in runs]
-    return [f"{run.path.resolve().parent.name}/{run.name}" if names.count(run.name) > 1 else run.name for run in runs]
+    """Folder names, with as many parents' as it takes where two are alike."""
+    parts = [run.path.resolve().parts for run in runs]
+    names, depth = [run.name for run in runs], 1
+    while len(set(names)) < len(set(parts)):
+        depth += 1
+        longer = zip(names, parts, strict=True)
+        names = ["/".join(part[-depth:]) if names.count(name) > 1 else name for name, part in longer]
+    return names
 
 
 def say(room: RunDir, turns: list[dict], shares: Tensor) -> None:
@@ -179,6 +189,7 @@ def say(room: RunDir, turns: list[dict], shares: Tensor) -> None:
             f"across the phase change; {elsewhere}",
             highlight=False,
             soft_wrap=True,
+            markup=False,
         )
     if not turns:
         console.print("no run went through a phase change, so there is no turn to measure", highlight=False)

@@ -49,7 +49,9 @@ def run(config: ReportConfig, out_dir: Path) -> float:
     found = verdicts(Path(config.run_dir), claims, config.argument)
     room = RunDir(out_dir)
     room.write_table("effects", effect_rows(found))
-    room.write_table("verdicts", pd.DataFrame([{"id": v.id, "verdict": v.verdict, "note": v.note} for v in found]))
+    room.write_table(
+        "verdicts", pd.DataFrame([[v.id, v.verdict, v.note] for v in found], columns=["id", "verdict", "note"])
+    )
     show(found, {claim["id"]: claim for claim in claims})
     print(f"tables  {relative(room.path / 'tables')}")
     return float(sum(verdict.verdict == "supported" for verdict in found))

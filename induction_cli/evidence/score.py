@@ -28,17 +28,22 @@ from induction_cli.evaluation import (
     weight_scores,
 )
 from induction_cli.evidence import summary
-from induction_cli.measures import attention, circuits, phase_change
+from induction_cli.measures import attention, phase_change
 from induction_cli.measures.copy_rule import copy_benefit
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
-from induction_cli.model import Transformer, head_weights
+from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir
-from induction_cli.tables import chain_rows, derivative_rows, index_rows, learning_rows, window_rows
-
-INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
-PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
+from induction_cli.tables import (
+    chain_rows,
+    composition_rows,
+    derivative_rows,
+    head_types,
+    index_rows,
+    learning_rows,
+    window_rows,
+)
 
 ON_REPEATS = {
     "prefix_matching": attention.prefix_matching,
@@ -60,6 +65,8 @@ DEFINITIONS = {
     "qk_trace": ("trace of W_E W_Q W_K^T (W_V W_O of earlier heads, weighed by previous_token)^T W_E^T", "", "weights"),
 }
 
+PLOTS_OVER_TIME = ("in_context_learning", "co_timing", "loss_by_index", "loss_derivative")
+OVER_TIME = ("events", "loss_bend", "before_after", "loss_derivative")  # tables that one snapshot does not give
 GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
 
 
@@ -76,10 +83,10 @@ def baselines(
     trained: TrainConfig, held_out: HeldOut, counts: Tensor, config: ScoreConfig
 ) -> dict[str, tuple[float, float]]:
     """{measure: (uniform attention, mean over the heads of an untrained model of the same shape)}."""
-    model = Transformer(trained.model, seed=trained.seed + 1)
+    model, generator = Transformer(trained.model, seed=trained.seed + 1), torch.Generator().manual_seed(trained.seed)
     with torch.no_grad():  # heads that write nothing have no copying score
         for block in model.blocks:
-            block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)))
+            block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)), generator=generator)
     random = score_heads(model, held_out, counts, config)
     n_repeated, n_text = held_out.repeated.shape[1], held_out.windows.shape[1] - 1
     uniform = {name: measure(attention.uniform(n_repeated)).item() for name, measure in ON_REPEATS.items()}
@@ -119,6 +126,7 @@ def definition_rows(config: ScoreConfig, n_repeated: int, n_text: int) -> pd.Dat
         "text": (f"held-out text, {n_text} tokens", "none"),
         "weights": ("none: weights alone, LayerNorm scales folded in", "none"),
     }
+    examples = {"text": min(config.n_sequences, -(-config.n_examples // CHAIN)), "weights": 0}  # one text of each chain
     return pd.DataFrame(
         [
             {
@@ -127,7 +135,7 @@ def definition_rows(config: ScoreConfig, n_repeated: int, n_text: int) -> pd.Dat
                 "target_offset": offset,
                 "sequence": sequences[kind][0],
                 "start_token": sequences[kind][1],
-                "examples": 0 if kind == "weights" else config.n_sequences,
+                "examples": examples.get(kind, config.n_sequences),
                 "excluded": "" if kind in ("weights", "text") else "specials, unseen, most and least common tenth",
                 "seed": config.seed,
             }
@@ -136,41 +144,10 @@ def definition_rows(config: ScoreConfig, n_repeated: int, n_text: int) -> pd.Dat
     )
 
 
-def head_types(heads: pd.DataFrame) -> pd.DataFrame:
-    """layer,head,head_type from the last snapshot: induction, previous_token or other."""
-    last = heads[heads.step == heads.step.max()].pivot(index=["layer", "head"], columns="measure", values="value")
-    induction = (last.prefix_matching >= INDUCTION) & (last.copying_eigenvalues > 0)
-    kind = np.select([induction, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
-    return pd.DataFrame({"head_type": kind}, last.index).reset_index()
-
-
-def composition_rows(model: Transformer, at: dict) -> pd.DataFrame:
-    """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices."""
-    w = head_weights(model)
-    baseline = circuits.composition_baseline(model.config.d_model, model.config.d_head)
-    rows = []
-    for later in range(1, len(w.W_Q)):
-        for earlier in range(later):
-            kinds = circuits.composition(
-                w.W_Q[later], w.W_K[later], w.W_V[later], w.W_O[later], w.W_V[earlier], w.W_O[earlier]
-            )
-            rows += [
-                {**at, "kind": kind, "from_layer": earlier, "from_head": b, "layer": later, "head": a}
-                | {"value": value, "baseline": baseline, "above_baseline": value - baseline}
-                for kind, scores in kinds.items()
-                for a, row in enumerate(scores.tolist())
-                for b, value in enumerate(row)
-            ]
-    return pd.DataFrame(
-        rows,
-        columns=[*at, *["kind", "from_layer", "from_head", "layer", "head", "value", "baseline", "above_baseline"]],
-    )
-
-
 def grid_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
     """Rows of in_context_learning_grid.csv: the windowed score at other early and late indices."""
     n_ctx = losses.shape[1]
-    indices = sorted({i for i in (5, 10, 20, 50, 100, 200, 300, 400, 500, n_ctx - config.half_width) if i <= n_ctx})
+    indices = sorted({i for i in (5, 10, 20, 50, 100, 200, 300, 400, 500, n_ctx - config.half_width) if 0 < i <= n_ctx})
     return pd.DataFrame(
         [
             {**at, "early_index": early, "late_index": late}
@@ -183,9 +160,10 @@ def grid_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFram
 
 
 def correlation_rows(heads: pd.DataFrame) -> pd.DataFrame:
-    """Rows of correlations.csv: weight-only against activation-based scores over the heads of the last snapshot."""
+    """Rows of correlations.csv: weight-only against activation-based scores over the heads at each run's end."""
     keys = [*(["run"] if "run" in heads else []), "layer", "head"]
-    last = heads[heads.step == heads.step.max()]
+    ends = heads.groupby("run").step.transform("max") if "run" in heads else heads.step.max()
+    last = heads[heads.step == ends]
     wide = last.pivot(index=keys, columns="measure", values="value")
     rows = []
     for activation, weight in (("copying", "copying_eigenvalues"), ("prefix_matching", "qk_trace")):
@@ -245,7 +223,6 @@ def before_after_rows(by_index: pd.DataFrame, windows: pd.DataFrame) -> pd.DataF
 def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
     """All tables and plots of one run into its room; everything is computed before anything is written."""
     trained = run.config()
-    require(trained.model.n_layers > 0, f"'{run.path}' has no attention layer; there is nothing to score")
     evaluation = EvaluationConfig(**{**vars(trained.evaluation), "n_examples": config.n_examples, "seed": config.seed})
     evaluation.n_sequences = config.n_sequences
     corpus = open_corpus(trained.data, trained.model.d_vocab)
@@ -284,6 +261,8 @@ def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
         tables["loss_bend"] = bend_rows(tables["by_chain"], windows)
         tables["before_after"] = before_after_rows(tables["loss_by_index"], windows)
         tables["loss_derivative"] = derivative_rows(tables["loss_by_index"])
+    for name in OVER_TIME:  # of an earlier call that scored more snapshots
+        room.table_file(name).unlink(missing_ok=True)
     for name, table in tables.items():
         room.write_table(name, table)
     draw(room)
@@ -308,6 +287,9 @@ def draw(room: RunDir) -> None:
     """The plots of a room, from its tables."""
     heads, windows = room.table("head_scores"), room.table("phase_change")
     over_time = heads.step.nunique() > 1
+    for plot in (*DEFINITIONS, *PLOTS_OVER_TIME):  # of an earlier call that scored more snapshots
+        for kind in ("png", "svg"):
+            (room.path / "plots" / f"{plot}.{kind}").unlink(missing_ok=True)
     for measure in DEFINITIONS:
         if heads[heads.measure == measure].value.notna().any():
             room.write_plot(f"mosaic_{measure}", plots.head_mosaic(heads, measure))
@@ -322,14 +304,15 @@ def draw(room: RunDir) -> None:
 
 
 def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
-    """Rows of departures.csv: where each deeper run leaves the loss curve of the one-layer run of its seed."""
+    """Rows of departures.csv: where each deeper run leaves the loss curve of the one-layer run of its seed and kind."""
     rows, curves = [], {}
     for run in runs:
         trained = run.config()
         loss = run.folder("score").table("by_chain").groupby("tokens").loss.mean()
-        curves[trained.model.n_layers, trained.seed, trained.model.smeared_keys] = (run.name, loss)
-    for (n_layers, seed, smeared), (name, loss) in curves.items():
-        shallow = curves.get((1, seed, smeared))
+        kind = (trained.seed, trained.model.smeared_keys, trained.model.d_mlp > 0)
+        curves[trained.model.n_layers, kind] = (run.name, loss)
+    for (n_layers, kind), (name, loss) in curves.items():
+        shallow = curves.get((1, kind))
         if n_layers > 1 and shallow is not None and loss.index.equals(shallow[1].index):
             tokens = torch.tensor(loss.index.to_numpy(float))
             leaves = departure(tokens, torch.tensor(loss.to_numpy()), torch.tensor(shallow[1].to_numpy()))
@@ -343,6 +326,7 @@ def run(config: ScoreConfig, out_dir: Path) -> float:
     runs = RunDir.find(config.run_dir)
     for found in runs:  # all of them before any work
         found.choose_snapshots(config.snapshot)
+        require(found.config().model.n_layers > 0, f"'{found.path}' has no attention layer; there is nothing to score")
     for found in runs:
         score_run(found, RunDir(out_dir) if len(runs) == 1 else found.folder("score"), config)
     room = RunDir(out_dir)
@@ -359,7 +343,9 @@ def gather(runs: list[RunDir], room: RunDir) -> None:
     rooms = {found.name: found.folder("score") for found in runs}
     for name in GATHERED:
         parts = [part.table(name).assign(run=run) for run, part in rooms.items() if part.table_file(name).exists()]
-        room.write_table(name, pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True))
+        room.table_file(name).unlink(missing_ok=True)
+        if parts:
+            room.write_table(name, pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True))
     room.write_table("correlations", correlation_rows(room.table("head_scores")))
     room.write_table("departures", departure_rows(runs))
     learning = room.table("in_context_learning")

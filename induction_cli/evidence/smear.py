@@ -19,7 +19,8 @@ from induction_cli.measures import phase_change
 from induction_cli.run_dir import RunDir, relative
 
 RESAMPLES = 200
-FREE = {"model.smeared_keys", "model.smear_init", "tokens", "device", "threads", "compile", "data.cache_dir"}
+RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way
+FREE = RESUMABLE | {"model.smeared_keys", "model.smear_init", "tokens", "snapshots"}
 
 
 def arm(config: SmearConfig, n_layers: int, seed: int, smeared: bool) -> TrainConfig:
@@ -37,23 +38,30 @@ def flat(value: object, prefix: str = "") -> dict[str, object]:
     return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
 
 
-def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """Settings in which two runs differ, smearing, snapshots and the length of training aside."""
+def differences(one: TrainConfig, other: TrainConfig, free: set[str] = FREE) -> list[str]:
+    """Settings in which two runs differ, the free ones aside: smearing, snapshots and the length of training."""
     a, b = flat(asdict(one)), flat(asdict(other))
     return [
         f"{key} ({a[key]} and {b[key]})"
         for key in a
-        if a[key] != b[key] and key not in FREE and not key.startswith("snapshots.")
+        if a[key] != b[key] and key not in free and key.split(".")[0] not in free
     ]
 
 
 def find_vanilla(given: list[RunDir], wanted: TrainConfig) -> RunDir:
     """The given run that is the twin of a smeared one. Raises ConfigError naming what differs in the nearest one."""
-    nearest = min(given, key=lambda run: len(differences(wanted, run.config())))
+    nearest = min(
+        given,
+        key=lambda run: (
+            run.config().model.smeared_keys,  # as in the folder of an earlier comparison
+            len(differences(wanted, run.config())),
+            run.meta()["status"] != "done",
+        ),
+    )
+    require(not nearest.config().model.smeared_keys, f"vanilla: '{nearest.name}' has smeared keys itself")
     if differ := differences(wanted, nearest.config()):
         name = f"{wanted.model.n_layers} layers, seed {wanted.seed}"
         raise ConfigError(f"vanilla: no twin for {name}; '{nearest.name}' differs in {', '.join(differ)}")
-    require(not nearest.config().model.smeared_keys, f"vanilla: '{nearest.name}' has smeared keys itself")
     require(nearest.meta()["status"] == "done", f"vanilla: '{nearest.name}' is {nearest.meta()['status']}, not done")
     return nearest
 
@@ -73,7 +81,10 @@ def train_arms(config: SmearConfig, out_dir: Path) -> list[RunDir]:
             if not smeared and twin:
                 runs.append(twin)
                 continue
-            training.run(arm(config, depth, seed, smeared), path, resume=bool(RunDir(path).meta()))
+            wanted, there = arm(config, depth, seed, smeared), RunDir(path)
+            if there.meta() and (differ := differences(wanted, there.config(), RESUMABLE)):
+                raise ConfigError(f"'{path}' was trained with other settings: {', '.join(differ)}; use another folder")
+            training.run(wanted, path, resume=bool(there.meta()))
             runs.append(RunDir(path))
     return runs
 
@@ -166,8 +177,9 @@ def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
         name = f"{row.n_layers} layer{'s' * (row.n_layers > 1)}, seed {row.seed}, {row.keys}"
         at = f"onset {row.onset_tokens / 1e6:.2f}M tokens [{row.low / 1e6:.2f}, {row.high / 1e6:.2f}]"
         said = at if row.phase_change else "no phase change"
-        console.print(f"{name:<32} {said}", highlight=False, soft_wrap=True)
+        console.print(f"{name:<32} {said}", highlight=False, soft_wrap=True, markup=False)
     for row in shifts[shifts.n_layers > 1].itertuples():
         said = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        console.print(f"{row.n_layers} layers, seed {row.seed}: onset smeared / vanilla {said}", highlight=False)
+        name = f"{row.n_layers} layers, seed {row.seed}"
+        console.print(f"{name}: onset smeared / vanilla {said}", highlight=False, markup=False)
     console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)

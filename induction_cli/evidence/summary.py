@@ -42,7 +42,7 @@ def sentence(table: pd.DataFrame) -> str:
         changed = int(rows.start_tokens.notna().sum())
         formed = int((rows.prefix_matching >= FORMED).sum())
         of = f"{changed} of {len(rows)} {name} runs" if len(rows) > 1 else f"the {name} run"
-        verb = "went through a phase change" if changed else "shows no phase change"
+        verb = "went through a phase change" if changed or len(rows) > 1 else "shows no phase change"
         heads = (
             f"induction heads in {formed}" if len(rows) > 1 else ("with" if formed else "without") + " induction heads"
         )

@@ -33,7 +33,7 @@ def qk_trace(W_E: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, pr
     Source: Olsson et al. 2022, 'Trace of QK eigenvalues'; paper.md 4.10. nan where there is no earlier head.
     """
     if not len(W_V):
-        return torch.full((len(W_Q),), torch.nan)
+        return W_Q.new_full((len(W_Q),), torch.nan)
     moved = (previous_token[:, None, None] * (W_V @ W_O)).sum(0)  # [d_model, d_model]: token -> where it is written
     return ((W_E.T @ W_E) @ (W_Q @ W_K.mT) @ moved.T).diagonal(dim1=-2, dim2=-1).sum(-1)
 

@@ -31,4 +31,5 @@ def load_claims(path: Path) -> list[dict]:
 
 def verdicts(runs: Path, claims: list[dict], argument: int = 0) -> list[Verdict]:
     """The verdict of every claim of an argument (0: of all) from the tables below a folder of runs."""
-    return [decide(claim["id"], CLAIMS[claim["id"]](runs)) for claim in claims if argument in (0, claim["argument"])]
+    asked = [claim["id"] for claim in claims if argument in (0, claim["argument"])]
+    return [decide(claim, CLAIMS[claim](runs) if claim in CLAIMS else []) for claim in asked]

@@ -17,6 +17,7 @@ class Effect:
     high: float
     holds: bool | None
     runs: int = 1  # how many runs are pooled in it
+    seed: int | None = None  # runs of one seed count once; None counts by itself
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,16 @@ def both(*sides: bool | None) -> bool | None:
 
 
 def decide(claim: str, effects: list[Effect]) -> Verdict:
-    """Supported or not where every run agrees, in at least SEEDS runs; otherwise inconclusive, saying why."""
+    """Supported or not where every run agrees, in at least SEEDS seeds; otherwise inconclusive, saying why."""
     n_runs = sum(effect.runs for effect in effects)
     runs = f"{n_runs} runs" if n_runs != 1 else "one run"
     if not effects:
         return Verdict(claim, "not tested", effects, "no run here can test it")
     sides = {effect.holds for effect in effects}
-    if n_runs < SEEDS:
+    known = {effect.seed for effect in effects if effect.seed is not None}
+    n_seeds = len(known) + sum(effect.runs for effect in effects if effect.seed is None)
+    if n_seeds < SEEDS:
+        runs += f" of {n_seeds} seed{'s' * (n_seeds > 1)}" if n_seeds < n_runs else ""
         lean = ", for it" if sides == {True} else ", against it" if sides == {False} else ", undecided"
         return Verdict(claim, "inconclusive", effects, runs + lean)
     if sides == {True}:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from induction_cli.measures.intervals import mean_interval
+from induction_cli.measures.phase_change import MINIMUM_SNAPSHOTS
 from induction_cli.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, below, both
 
@@ -36,14 +37,14 @@ class Scored:
 
 
 def scored_runs(path: Path) -> list[Scored]:
-    """The runs of a folder that have been scored, vanilla and smeared."""
+    """The runs of a folder that have been scored at enough snapshots to see a window, vanilla and smeared."""
     runs = []
     for run in RunDir.find(path):
-        if run.folder("score").table_file("head_scores").exists():
+        score = run.folder("score")
+        scored = score.table_file("in_context_learning").exists()
+        if scored and score.table("in_context_learning").step.nunique() >= MINIMUM_SNAPSHOTS:
             trained = run.config()
-            runs.append(
-                Scored(run.name, trained.model.n_layers, trained.seed, trained.model.smeared_keys, run.folder("score"))
-            )
+            runs.append(Scored(run.name, trained.model.n_layers, trained.seed, trained.model.smeared_keys, score))
     return runs
 
 
@@ -55,16 +56,23 @@ def phase_change_effect(run: Scored) -> Effect:
     """The rule of 1a, for one run: the fall in the window, at least 0.1, with at least half of the final score."""
     window = run.window()
     if window is None:
-        return Effect(run.name, 0.0, np.nan, np.nan, False)
+        return Effect(run.name, 0.0, np.nan, np.nan, False, seed=run.seed)
     fall, share = above(0.1, window.fall_low, window.fall_high), above(0.5, window.share_low, window.share_high)
-    return Effect(run.name, window.fall, window.fall_low, window.fall_high, both(fall, share, window.finished or None))
+    return Effect(
+        run.name,
+        window.fall,
+        window.fall_low,
+        window.fall_high,
+        both(fall, share, window.finished or None),
+        seed=run.seed,
+    )
 
 
 def flat_effect(run: Scored) -> Effect:
     """The rule of 1b, for one run: no window, and a final score within 0.15 of zero."""
     score = run.final_score()
     small = both(above(-0.15, score.low, score.high), below(0.15, score.low, score.high), run.window() is None)
-    return Effect(run.name, score.in_context_learning_score, score.low, score.high, small)
+    return Effect(run.name, score.in_context_learning_score, score.low, score.high, small, seed=run.seed)
 
 
 def claim_1a(path: Path) -> list[Effect]:
@@ -83,7 +91,7 @@ def claim_1c(path: Path) -> list[Effect]:
             onset, width = run.event("induction"), window.end_tokens - window.start_tokens
             value, low, high = ((onset[key] - window.start_tokens) / width for key in ("onset_tokens", "low", "high"))
             holds = both(above(-0.25, low, high), below(1.25, low, high)) if np.isfinite(value) else False
-            effects.append(Effect(run.name, value, low, high, holds))
+            effects.append(Effect(run.name, value, low, high, holds, seed=run.seed))
     return effects
 
 
@@ -94,7 +102,11 @@ def claim_1d(path: Path) -> list[Effect]:
         before, after = run.event("previous_token"), run.event("induction")
         low, high = before.low / after.high, before.high / after.low
         if np.isfinite(after.onset_tokens):
-            effects.append(Effect(run.name, before.onset_tokens / after.onset_tokens, low, high, below(1, low, high)))
+            effects.append(
+                Effect(
+                    run.name, before.onset_tokens / after.onset_tokens, low, high, below(1, low, high), seed=run.seed
+                )
+            )
     return effects
 
 
@@ -105,7 +117,7 @@ def claim_1e(path: Path) -> list[Effect]:
             bend = bends.iloc[0]
             excluded = bend.low > 0 or bend.high < 0
             holds = None if not excluded else bool(np.sign(bend.inside) != np.sign(bend.outside))
-            effects.append(Effect(run.name, bend.difference, bend.low, bend.high, holds))
+            effects.append(Effect(run.name, bend.difference, bend.low, bend.high, holds, seed=run.seed))
     return effects
 
 
@@ -114,16 +126,17 @@ def claim_1f(path: Path) -> list[Effect]:
     turns = RunDir(path / "pertoken_pca")
     if not turns.table_file("turns").exists():
         return []
-    deep = {run.name for run in vanilla(path, deep=True)}
+    deep = {run.name: run.seed for run in vanilla(path, deep=True)}
     rows = turns.table("turns")
-    rows = rows[rows.run.isin(deep)].dropna(subset=["degrees", "elsewhere_95"]) if len(rows) else rows
+    rows = rows[rows.run.astype(str).isin(deep)].dropna(subset=["degrees", "elsewhere_95"]) if len(rows) else rows
     return [
         Effect(
-            row.run,
+            str(row.run),
             row.degrees - row.elsewhere_95,
             row.low - row.elsewhere_95,
             row.high - row.elsewhere_95,
             above(0, row.low - row.elsewhere_95, row.high - row.elsewhere_95),
+            seed=deep[str(row.run)],
         )
         for row in rows.itertuples()
     ]
@@ -146,11 +159,11 @@ def claim_1g(path: Path) -> list[Effect]:
         if (window := run.window()) is not None:
             windows.setdefault(run.seed, window)
             value, low, high = slope_change(run, window)
-            effects.append(Effect(run.name, value, low, high, below(-0.03, low, high)))
+            effects.append(Effect(run.name, value, low, high, below(-0.03, low, high), seed=run.seed))
     for run in vanilla(path, deep=False):
         if effects and run.seed in windows:
             value, low, high = slope_change(run, windows[run.seed])
-            effects.append(Effect(run.name, value, low, high, above(-0.03, low, high)))
+            effects.append(Effect(run.name, value, low, high, above(-0.03, low, high), seed=run.seed))
     return effects
 
 
