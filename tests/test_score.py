@@ -24,6 +24,7 @@ from induction_cli.config import (
 from induction_cli.evaluation import HeldOut, repeated_tokens
 from induction_cli.evidence import score, summary
 from induction_cli.run_dir import RunDir, RunError
+from induction_cli.tables import head_types
 
 TABLES_OVER_TIME = {"events", "loss_bend", "before_after", "loss_derivative"}
 TABLES = TABLES_OVER_TIME | {
@@ -110,7 +111,7 @@ def test_hand_built_rows(hand_built):
     weights = hand_built.measure.isin(["qk_trace", "copying_eigenvalues"])
     assert hand_built[weights].standard_error.isna().all()
     assert hand_built[~weights].standard_error.astype(float).max() < 1e-3
-    assert score.head_types(hand_built).head_type.tolist() == ["previous_token", "other", "induction", "other"]
+    assert head_types(hand_built).head_type.tolist() == ["previous_token", "other", "induction", "other"]
 
 
 def test_standard_error_by_hand():
@@ -265,6 +266,8 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def no_plots(monkeypatch):
+    """Tables alone; nobody looks at the pictures."""
+    monkeypatch.setattr(score, "draw", lambda room: None)
     monkeypatch.setattr(RunDir, "write_plot", lambda *_: None)
 
 

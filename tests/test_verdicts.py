@@ -165,6 +165,13 @@ def test_claim_goes_untested_where_no_run_can_test_it(tmp_path, claim):
     assert verdict(tmp_path, claim) == "not tested"
 
 
+def test_every_claim_of_the_file_gets_a_verdict_in_its_order(tmp_path):
+    scored(tmp_path, 2, 0, smeared=True)
+    found = verdicts(tmp_path, FILE)
+    assert [one.id for one in found] == [claim["id"] for claim in FILE]
+    assert {one.verdict for one in found} == {"not tested"}
+
+
 @pytest.mark.parametrize("claim", set(LINE_1) - {"1b"})
 def test_one_layer_runs_alone_test_nothing_but_1b(tmp_path, claim):
     prepare(tmp_path, "1b", True, seeds=3)
@@ -356,7 +363,6 @@ def test_all_claims_of_argument_1_at_once(tmp_path):
     found = verdicts(tmp_path, FILE, argument=1)
     assert [verdict.id for verdict in found] == LINE_1
     assert {verdict.verdict for verdict in found} == {"supported"}
-    assert [v.id for v in verdicts(tmp_path, FILE)] == [claim["id"] for claim in FILE]
 
 
 def test_claim_without_a_function_is_not_tested(tmp_path):

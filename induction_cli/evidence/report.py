@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +32,7 @@ def effect_rows(found: list[Verdict]) -> pd.DataFrame:
 
 
 def show(found: list[Verdict], claims: dict[str, dict]) -> None:
-    table = Table(title="Verdicts", title_justify="left", show_lines=False)
+    table = Table(title="Verdicts", title_justify="left", box=SIMPLE, pad_edge=False)
     for name in ("id", "claim", "effect and 95% interval, each run", "rule", "verdict"):
         table.add_column(name, overflow="fold")
     for verdict in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pandas as pd
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -51,16 +52,29 @@ def sentence(table: pd.DataFrame) -> str:
     return "; ".join(parts) + "."
 
 
+def names(table: pd.DataFrame) -> list[str]:
+    """'2 layers, seed 0', short enough for a narrow terminal; the run's own name where that is not unique."""
+    short = [f"{row.layers} layer{'s' * (row.layers != 1)}, seed {row.seed}" for row in table.itertuples()]
+    return short if len(set(short)) == len(short) else table.run.astype(str).tolist()
+
+
 def show(table: pd.DataFrame, room: RunDir) -> None:
     """Print the table, where the plots are, and the sentence."""
     console = Console()
-    shown = Table(title="What was seen at the last snapshot", title_justify="left")
-    for name in ("run", "score (nats)", "95% interval", "prefix matching", "previous token", "phase change"):
+    shown = Table(title="What was seen at the last snapshot", title_justify="left", box=SIMPLE, pad_edge=False)
+    for name in (
+        "run",
+        "score (nats)",
+        "95% interval",
+        "prefix\nmatching",
+        "previous\ntoken",
+        "phase change\n(M tokens)",
+    ):
         shown.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
-    for found in table.itertuples():
-        window = f"{found.start_tokens / 1e6:.2f} to {found.end_tokens / 1e6:.2f}M tokens"
+    for name, found in zip(names(table), table.itertuples(), strict=True):
+        window = f"{found.start_tokens / 1e6:.2f} to {found.end_tokens / 1e6:.2f}"
         shown.add_row(
-            str(found.run),
+            name,
             f"{found.in_context_learning_score:+.3f}",
             f"{found.low:+.2f} to {found.high:+.2f}",
             f"{found.prefix_matching:.2f}",
