@@ -180,6 +180,10 @@ class ScoreConfig:
     device: str = "auto"
     threads: int = 0
 
+    def check(self) -> None:
+        for name in ("n_examples", "n_sequences", "batch_size"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+
 
 @dataclass
 class PertokenPcaConfig:

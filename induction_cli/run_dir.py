@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import matplotlib
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
@@ -257,7 +258,8 @@ class RunDir:
         path = self.path / "plots" / f"{name}.png"
         for kind in ("svg", "png"):
             drawn = io.BytesIO()
-            figure.savefig(drawn, format=kind, dpi=130)
+            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same bytes every time
+                figure.savefig(drawn, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
             with said_plainly():
                 write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
         return path

@@ -26,7 +26,9 @@ def claim_2a(path: Path) -> list[Effect]:
             }
             changed, flat = phase_change_effect(arms["smeared"]), flat_effect(arms["vanilla"])
             effects.append(
-                Effect(f"seed {seed}", changed.value, changed.low, changed.high, both(changed.holds, flat.holds))
+                Effect(
+                    f"seed {seed}", changed.value, changed.low, changed.high, both(changed.holds, flat.holds), seed=seed
+                )
             )
     return effects
 
@@ -34,7 +36,7 @@ def claim_2a(path: Path) -> list[Effect]:
 def claim_2b(path: Path) -> list[Effect]:
     """Per seed of two-layer models: onset of S, smeared / vanilla."""
     return [
-        Effect(f"seed {row.seed}", row.ratio, row.low, row.high, below(1, row.low, row.high))
+        Effect(f"seed {row.seed}", row.ratio, row.low, row.high, below(1, row.low, row.high), seed=row.seed)
         for room in comparisons(path)
         for row in room.table("shifts").query("n_layers == 2").dropna().itertuples()
     ]
@@ -61,6 +63,7 @@ def claim_2c(path: Path) -> list[Effect]:
                         last.weight[head] - others.max(),
                         last.weight[head] - others.min(),
                         bool(value < 0),
+                        seed=last.seed.iloc[0],
                     )
                 )
     return effects

@@ -56,17 +56,20 @@ def others_over_induction(change: np.ndarray, induction: np.ndarray) -> float:
     return change[~induction].mean() / change[induction].mean()
 
 
+def effect(run: RunDir, value: float, low: float, high: float, holds: bool | None) -> Effect:
+    return Effect(run.name, value, low, high, holds, seed=run.config().seed)
+
+
 def claim_3a(path: Path) -> list[Effect]:
-    found = [(run.name, *resampled(run, share)) for run in ablated(path)]
-    return [Effect(name, value, low, high, above(0.5, low, high)) for name, value, low, high in found]
+    found = [(run, *resampled(run, share)) for run in ablated(path)]
+    return [effect(run, value, low, high, above(0.5, low, high)) for run, value, low, high in found]
 
 
 def claim_3b(path: Path) -> list[Effect]:
     """Value: mean change over the other heads / mean over induction heads; runs without induction heads cannot say."""
-    found = [
-        (run.name, *resampled(run, others_over_induction)) for run in ablated(path) if changes_by_chain(run)[1].any()
-    ]
-    return [Effect(name, value, low, high, below(0.1, low, high)) for name, value, low, high in found]
+    runs = [run for run in ablated(path) if changes_by_chain(run)[1].any()]
+    found = [(run, *resampled(run, others_over_induction)) for run in runs]
+    return [effect(run, value, low, high, below(0.1, low, high)) for run, value, low, high in found]
 
 
 def claim_3c(path: Path) -> list[Effect]:
@@ -77,7 +80,11 @@ def claim_3c(path: Path) -> list[Effect]:
     heads = pd.concat([table(run, "ablation").query("step == step.max()") for run in runs])
     x, y = (torch.tensor(heads[name].to_numpy()) for name in ("prefix_matching", "in_context_learning_change"))
     value, low, high = correlation(x, y, ranks=True)
-    return [Effect(f"{len(heads)} heads", value, low, high, above(0, low, high), runs=len(runs))]
+    return [
+        Effect(
+            f"{len(heads)} heads", value, low, high, above(0, low, high), runs=len({run.config().seed for run in runs})
+        )
+    ]
 
 
 def claim_3d(path: Path) -> list[Effect]:
@@ -93,7 +100,7 @@ def claim_3d(path: Path) -> list[Effect]:
         value, low, high = (row[name] / fall for name in ("in_context_learning_change", "low", "high"))
         random = sets[sets["set"] == "random"].in_context_learning_change
         beyond = bool(row.in_context_learning_change > random.quantile(0.95))
-        effects.append(Effect(run.name, value, low, high, both(above(0.5, low, high), beyond)))
+        effects.append(effect(run, value, low, high, both(above(0.5, low, high), beyond)))
     return effects
 
 
@@ -109,7 +116,7 @@ def claim_3e(path: Path) -> list[Effect]:
         if len(rows):
             worst = rows.loc[rows.before_after_high.idxmax()]
             low, high = worst.before_after_low, worst.before_after_high
-            effects.append(Effect(run.name, worst.before_after, low, high, below(0, low, high)))
+            effects.append(effect(run, worst.before_after, low, high, below(0, low, high)))
     return effects
 
 
@@ -138,5 +145,5 @@ def claim_3f(path: Path) -> list[Effect]:
         value = (onset(per_chain.mean(-1)) - start) / (end - start)
         if np.isfinite(value):
             low, high = np.nanpercentile(again, [2.5, 97.5])
-            effects.append(Effect(run.name, value, low, high, both(above(0, low, high), below(1, low, high))))
+            effects.append(effect(run, value, low, high, both(above(0, low, high), below(1, low, high))))
     return effects
