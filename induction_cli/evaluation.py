@@ -17,9 +17,10 @@ from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
 from induction_cli.measures.components import copying
 from induction_cli.measures.losses import per_token_loss
-from induction_cli.model import Transformer, head_weights
+from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir, RunError, Snapshot
 from induction_cli.tables import head_types, score_rows
+from induction_cli.weights import head_weights
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 EXCLUDED = 0.1  # the most and the least common tenth of the vocabulary stay out of it (the paper gives no cut)

@@ -13,7 +13,8 @@ from induction_cli.measures import circuits, phase_change
 from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
-from induction_cli.model import Transformer, head_weights
+from induction_cli.model import Transformer
+from induction_cli.weights import head_weights
 
 
 def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:

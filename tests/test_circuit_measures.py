@@ -15,8 +15,8 @@ from induction_cli.measures.circuits import (
     qk_trace,
 )
 from induction_cli.measures.components import copying
-from induction_cli.model import head_weights
 from induction_cli.tables import composition_rows
+from induction_cli.weights import head_weights
 
 D_VOCAB, D_MODEL, D_HEAD, HEADS, EARLIER = 11, 7, 3, 2, 5
 V, D = 60, 281  # vocabulary and width of the hand-built model

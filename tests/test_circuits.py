@@ -17,9 +17,10 @@ from induction_cli.evidence import circuits
 from induction_cli.evidence.circuits import IDEAL, CircuitsConfig, Examples, Ideal, losses_when
 from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
-from induction_cli.model import Patch, Transformer, head_weights
+from induction_cli.model import Patch, Transformer
 from induction_cli.run_dir import RunDir
 from induction_cli.tables import composition_rows, head_types
+from induction_cli.weights import head_weights
 
 VOCABULARY, AT = 61, {"step": 7, "tokens": 1001}
 ATTENTION_ONLY = {name: changes for name, changes in KINDS.items() if not changes.get("d_mlp")}

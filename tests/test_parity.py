@@ -9,12 +9,12 @@ import torch
 pytest.importorskip("transformer_lens", reason="parity needs transformer-lens==3.9.0, in an environment of its own")
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
-from ablate import to_transformer_lens  # noqa: E402
+from ablate import to_transformer_lens
 
-from induction_cli.config import InitConfig, ModelConfig  # noqa: E402
-from induction_cli.evaluation import held_out_losses, pattern_scores, repeated_tokens  # noqa: E402
-from induction_cli.measures import attention  # noqa: E402
-from induction_cli.model import Transformer  # noqa: E402
+from induction_cli.config import InitConfig, ModelConfig
+from induction_cli.evaluation import held_out_losses, pattern_scores, repeated_tokens
+from induction_cli.measures import attention
+from induction_cli.model import Transformer
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,10 @@ from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues
 from induction_cli.measures.intervals import mean_interval, resamples
 from induction_cli.measures.losses import per_token_loss
-from induction_cli.model import Transformer, head_weights
+from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir, relative
 from induction_cli.tables import composition_rows, head_types, score_rows
+from induction_cli.weights import head_weights
 
 Head = tuple[int, int]  # (layer, head)
 MAXIMUM_PAIRS = 64  # virtual heads of 2 are told apart up to here; beyond, their order as a whole has to do
