@@ -128,6 +128,22 @@ def ablate(
 
 
 @app.command()
+def generalize(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A run, hf:NAME, a folder, a .gguf file, or smollm2.")
+    ],
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Ask whether the heads that match prefixes also copy text, translate and match abstract patterns."""
+    from induction_cli import launch
+
+    launch.start("generalize", overrides or [], [source], experiment, multirun, print_config)
+
+
+@app.command()
 def circuits(
     run_dir: RunDirectory,
     overrides: Overrides = None,

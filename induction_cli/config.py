@@ -224,6 +224,38 @@ class CircuitsConfig:
 
 
 @dataclass
+class GeneralizeConfig:
+    """`induction generalize SOURCE`"""
+
+    run_dir: str = MISSING  # a run, a folder of runs, or any source of sources.py
+    snapshot: str = "last"  # last | a step
+    n_sequences: int = 10  # random sequences behind prefix matching and copying
+    n_passages: int = 16  # passages of real text behind literal copying
+    passage_length: int = 50
+    n_pairs: int = 0  # sentences of the translation set; 0: all
+    n_prompts: int = 32  # pattern-matching prompts
+    n_lines: int = 16  # lines in each
+    top_k: int = 20  # at most so many induction heads are removed together
+    n_draws: int = 8  # random sets of heads of each kind removed for comparison; 0: no removals
+    batch_size: int = 8
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    start_token: str = ""  # the token that opens a document, where a tokenizer declares none
+    text_file: str = ""  # real text for a pretrained model; default: Python's language reference
+    allow_pickle: bool = False
+
+    def check(self) -> None:
+        for name in ("n_sequences", "n_passages", "n_prompts"):
+            require(getattr(self, name) >= 2, f"{name} is {getattr(self, name)}; an interval needs at least 2")
+        for name in ("passage_length", "top_k", "batch_size"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        require(4 <= self.n_lines <= 16, f"n_lines is {self.n_lines}; there are words for 4 to 16")
+        require(self.n_pairs == 0 or self.n_pairs >= 2, f"n_pairs is {self.n_pairs}; 0 takes all, else at least 2")
+        require(self.n_draws >= 0, f"n_draws is {self.n_draws}; 0 leaves the removals out")
+
+
+@dataclass
 class ReportConfig:
     """`induction report RUN_DIR`"""
 

