@@ -73,9 +73,9 @@ def test_steps_and_tokens_of_revisions():
 def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(RunError, match="no run directory"):
         open_source(str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="no such file|need the extra"):
+    with pytest.raises(ConfigError, match=r"no such file|need the extra"):
         open_source(str(tmp_path / "nothing.gguf"))
-    with pytest.raises(ConfigError, match="no such file|need the extra"):
+    with pytest.raises(ConfigError, match=r"no such file|need the extra"):
         real_text(str(tmp_path / "nothing.txt"))
 
 

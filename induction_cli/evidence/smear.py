@@ -176,7 +176,8 @@ def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
     for row in onset_table.itertuples():
         name = f"{row.n_layers} layer{'s' * (row.n_layers > 1)}, seed {row.seed}, {row.keys}"
         at = f"onset {row.onset_tokens / 1e6:.2f}M tokens [{row.low / 1e6:.2f}, {row.high / 1e6:.2f}]"
-        said = at if row.phase_change else "no phase change"
+        window = "" if row.phase_change else "; no window found"
+        said = at + window if np.isfinite(row.onset_tokens) else "no phase change"
         console.print(f"{name:<32} {said}", highlight=False, soft_wrap=True, markup=False)
     for row in shifts[shifts.n_layers > 1].itertuples():
         said = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
