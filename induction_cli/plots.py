@@ -38,9 +38,10 @@ MEASURES = {
     "copying_eigenvalues": "copying, eigenvalue statistic (-1 to 1)",
     "entropy": "attention entropy (share of the largest possible)",
     "qk_trace": "trace of the QK circuit (no unit)",
-    "in_context_learning_change": "change of the in-context learning score (nats)",
-    "before_after": "loss change along the before-and-after vector (nats)",
+    "in_context_learning_change": "change of the score (nats)",
+    "before_after": "along the before-and-after vector (nats)",
 }
+CHANGES = ("in_context_learning_change", "before_after")  # what removing a head does: the axis follows the data
 MAXIMUM_LABELS = 6  # heads named at the right end of a plot
 
 
@@ -145,7 +146,10 @@ def head_scores_over_tokens(heads: pd.DataFrame, measure: str, windows: pd.DataF
             marker=_marker(line),
             zorder=2 if kind == "other" else 3,
         )
-    _set_score_limits(axes, table["value"])
+    if measure in CHANGES:
+        axes.axhline(0, color=FAINT, linewidth=1)
+    else:
+        _set_score_limits(axes, table["value"])
     _finish(axes, MEASURES.get(measure, f"{_words(measure)} (score)"), windows)
     _name_ends(axes, _notable(lines, typed))
     return figure

@@ -262,6 +262,10 @@ def draw(run: RunDir, room: RunDir) -> None:
         room.write_plot(f"prefix_matching_{kind}", plots.ablation_scatter(last))
 
 
+def count(n: int) -> str:
+    return "1 induction head carries" if n == 1 else f"{n} induction heads carry"
+
+
 def say(run: RunDir, room: RunDir, config: AblateConfig) -> float:
     """The verdict lines of one run; returns the share of the in-context learning carried by induction heads."""
     console, table, share = Console(), room.table("ablation"), math.nan
@@ -282,7 +286,7 @@ def say(run: RunDir, room: RunDir, config: AblateConfig) -> float:
         share = positive[induction].sum() / positive.sum() if positive.sum() > 0 else math.nan
         correlated = room.table("correlations").set_index("kind").loc[kind]
         console.print(
-            f"{run.name}, {kind}: {int(induction.sum())} induction heads carry {share:.0%} of the positive changes; "
+            f"{run.name}, {kind}: {count(int(induction.sum()))} {share:.0%} of the positive changes; "
             f"rank correlation with prefix matching {correlated.rank_correlation:+.2f} "
             f"[{correlated.low:+.2f}, {correlated.high:+.2f}]",
             highlight=False,
