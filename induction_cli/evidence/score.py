@@ -67,6 +67,7 @@ DEFINITIONS = {
 
 PLOTS_OVER_TIME = ("in_context_learning", "co_timing", "loss_by_index", "loss_derivative")
 OVER_TIME = ("events", "loss_bend", "before_after", "loss_derivative")  # tables that one snapshot does not give
+SEEN = 20_000_000  # training tokens that the bigram model behind the copy rule is counted on, at most
 GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
 
 
@@ -252,7 +253,7 @@ def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
     tables["head_scores"] = tables["head_scores"].merge(types, on=["layer", "head"])
     tables["definitions"] = definition_rows(config, held_out.repeated.shape[1], held_out.windows.shape[1] - 1)
     tables["correlations"] = correlation_rows(tables["head_scores"])
-    benefit = copy_benefit(np.asarray(corpus.tokens("train")), held_out.windows.numpy(), trained.model.d_vocab)
+    benefit = copy_benefit(np.asarray(corpus.tokens("train")[:SEEN]), held_out.windows.numpy(), trained.model.d_vocab)
     tables["copy_benefit"] = pd.DataFrame([{"d_vocab": trained.model.d_vocab, **benefit}])
     windows = window_rows(tables["by_chain"]) if len(snapshots) > 1 else pd.DataFrame(columns=["start_tokens"])
     tables["phase_change"] = windows
