@@ -69,8 +69,8 @@ class Display:
     @staticmethod
     def numbers(seen: Seen) -> str:
         return (
-            f"in-context learning {seen.in_context_learning_score:+.3f} nats   "
-            f"prefix matching {seen.prefix_matching:.2f} ({seen.best_head})   previous token {seen.previous_token:.2f}"
+            f"ICL score {seen.in_context_learning_score:+.3f} nats  "
+            f"prefix matching {seen.prefix_matching:.2f} ({seen.best_head})  previous token {seen.previous_token:.2f}"
         )
 
     def step(self, tokens: int, loss: float) -> None:

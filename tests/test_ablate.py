@@ -1,0 +1,224 @@
+"""The ablate room: every head of every snapshot, in parts that can be stopped, shared and gone on with."""
+
+import hashlib
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from induction_cli import ablation, training
+from induction_cli.config import (
+    AblateConfig,
+    ConfigError,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    SnapshotConfig,
+    TrainConfig,
+)
+from induction_cli.evaluation import load_snapshot, open_held_out
+from induction_cli.evidence import ablate
+from induction_cli.run_dir import RunDir, RunError
+from induction_cli.verdicts import CLAIMS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> RunDir:
+    folder = tmp_path_factory.mktemp("runs")
+    config = TrainConfig(
+        model=ModelConfig(2, 3, 15, 5, 0, 64, 61),
+        data=DataConfig("repeats", repeat_tokens=60_000, cache_dir=str(folder / "cache")),
+        snapshots=SnapshotConfig(linear=2),
+        evaluation=EvaluationConfig(16, 8, early_index=8, late_index=60, half_width=2, n_sequences=2),
+        tokens=5_000,
+        batch_size=4,
+        threads=1,
+        device="cpu",
+    )
+    training.run(config, folder / "sweep" / "run")
+    return RunDir(folder / "sweep" / "run")
+
+
+@pytest.fixture
+def config(run) -> AblateConfig:
+    return AblateConfig(str(run.path), n_examples=16, batch_size=8, random_tokens=3, draws=4, threads=1, device="cpu")
+
+
+def contents(folder) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_every_head_of_every_snapshot_and_kind(run, config):
+    ablate.run(replace(config, kinds=["pattern_preserving", "full", "mean"]), run.path / "ablate")
+    table = run.folder("ablate").table("ablation")
+    assert len(table) == 3 * 3 * 6  # kinds, snapshots, heads
+    assert not table.in_context_learning_change.isna().any()
+    assert (table.low <= table.in_context_learning_change).all() and (
+        table.high >= table.in_context_learning_change
+    ).all()
+    assert not (run.path / "ablate" / "parts").exists()
+
+
+def test_changes_are_those_of_the_plain_path(run, config):
+    ablate.run(replace(config, snapshot="last"), run.path / "ablate")
+    table = run.folder("ablate").table("ablation").set_index(["layer", "head"])
+    trained = run.config()
+    evaluation = replace(trained.evaluation, n_examples=16, seed=0)
+    held_out = open_held_out(training.open_corpus(trained.data, 61), 64, evaluation)
+    losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), held_out.windows)
+
+    def score(values: torch.Tensor) -> torch.Tensor:
+        return (values[..., 57:62].mean(-1) - values[..., 5:10].mean(-1)).mean(-1)
+
+    for i, (layer, head) in enumerate((layer, head) for layer in range(2) for head in range(3)):
+        expected = (score(losses.ablated[i]) - score(losses.clean)).item()
+        assert table.in_context_learning_change[layer, head] == pytest.approx(expected, abs=1e-5)
+
+
+def test_nothing_outside_its_room_is_touched_and_again_replaces(run, config):
+    outside = {p: h for p, h in contents(run.path).items() if "/ablate/" not in p and not p.endswith(".lock")}
+    ablate.run(config, run.path / "ablate")
+    first = contents(run.path / "ablate")
+    ablate.run(config, run.path / "ablate")
+    assert contents(run.path / "ablate") == first
+    assert {p: h for p, h in contents(run.path).items() if "/ablate/" not in p and not p.endswith(".lock")} == outside
+
+
+def test_a_stopped_sweep_goes_on_where_it_was(run, config, monkeypatch):
+    ablate.run(config, run.path / "ablate")
+    whole = run.folder("ablate").table("ablation")
+    fast, calls = ablation.fast, 0
+
+    def stopping(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return fast(*arguments, **options)
+
+    monkeypatch.setattr(ablation, "fast", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        ablate.run(config, run.path / "ablate")
+    assert len(list((run.path / "ablate" / "parts").rglob("*.safetensors"))) == 3
+    ablate.run(config, run.path / "ablate")
+    assert calls == 4 + 3  # six items: three were there, three were left
+    pd.testing.assert_frame_equal(run.folder("ablate").table("ablation"), whole)
+
+
+def test_shards_share_the_work(run, config):
+    ablate.run(config, run.path / "ablate")
+    whole = run.folder("ablate").table("ablation")
+    run.folder("ablate").table_file("ablation").unlink()
+    ablate.run(replace(config, shards=2, shard=1), run.path / "ablate")
+    assert not run.folder("ablate").table_file("ablation").exists()  # the other half is missing
+    ablate.run(replace(config, shards=2, shard=0), run.path / "ablate")
+    pd.testing.assert_frame_equal(run.folder("ablate").table("ablation"), whole)
+
+
+def test_a_set_of_heads_is_removed_together(run, config):
+    ablate.run(replace(config, heads=[[0, 1], [1, 2]], snapshot="last"), run.path / "ablate")
+    assert len(run.folder("ablate").table("ablation")) == 1
+
+
+def test_joint_sets():
+    types = pd.DataFrame({"layer": [0, 0, 1, 1], "head": [0, 1, 0, 1]})
+    types["head_type"] = ["previous_token", "other", "induction", "other"]
+    sets = ablate.joint_sets(types, draws=100, seed=0)
+    assert sets["induction"] == [[(1, 0)]] and sets["previous_token"] == [[(0, 0)]]
+    assert sorted(sets["random"]) == [[(0, 0)], [(0, 1)], [(1, 1)]]  # all there are
+    assert len(ablate.joint_sets(types, draws=2, seed=0)["random"]) == 2
+    assert ablate.joint_sets(types.assign(head_type="other"), 100, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"snapshot": "7"}, RunError, r"no snapshot '7'; there are all, last and the steps 0, 10, 20"),
+        ({"heads": [[5, 0]]}, ConfigError, r"no head 0 in layer 5; the model has layers 0 to 1, heads 0 to 2"),
+        ({"heads": [[1]]}, ConfigError, r"pairs, such as"),
+        ({"kinds": ["half"]}, ConfigError, r"kinds has 'half'; there are"),
+        ({"shard": 3}, ConfigError, r"shard is 3"),
+        ({"run_dir": "/nowhere"}, RunError, r"no run directory"),
+    ],
+)
+def test_bad_input(run, config, changes, error, message):
+    with pytest.raises(error, match=message):
+        ablate.run(replace(config, **changes), run.path / "ablate")
+
+
+def test_an_unfinished_run_is_refused(run, config):
+    run.write_meta(status="interrupted")
+    try:
+        with pytest.raises(RunError, match="is interrupted; finish it with induction train --resume"):
+            ablate.run(config, run.path / "ablate")
+    finally:
+        run.write_meta(status="done")
+
+
+# ------------------------------------------------------------------------------------------------ claims of line 3
+
+
+@pytest.fixture
+def fed(run, tmp_path):
+    """Three runs of different seeds with ablation tables as a test wants them."""
+
+    def feed(induction: float, other: float, before_after: float = -5.0, joint: float = 0.5) -> RunDir:
+        for seed in range(3):
+            made = RunDir(tmp_path / f"seed_{seed}")
+            made.write_config(replace(run.config(), seed=seed))
+            made.write_meta(status="done")
+            window = {"start_tokens": [100.0], "end_tokens": [200.0], "score_before": [-0.05]}
+            made.write_table("phase_change", pd.DataFrame(window))
+            room, rows, chains = made.folder("ablate"), [], []
+            for step, formed in ((0, 0.0), (1, 0.1), (2, 1.0), (3, 1.0)):
+                for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
+                    kind = "induction" if (layer, head) == (1, 0) else "other"
+                    change = (induction if kind == "induction" else other) * formed
+                    who = {"step": step, "tokens": 100 * step, "kind": "pattern_preserving", "layer": layer}
+                    who |= {"head": head, "head_type": kind}
+                    back = before_after if kind == "induction" else 1.0
+                    rows.append(
+                        {**who, "in_context_learning_change": change + 1e-3 * head, "before_after": back}
+                        | {"before_after_low": back - 1, "before_after_high": back + 1}
+                        | {"prefix_matching": 0.8 if kind == "induction" else 0.02 + 0.01 * (head + 3 * layer)}
+                    )
+                    for chain in range(8):
+                        noise = 1e-3 * (chain - 3.5) * formed
+                        chains.append({**who, "chain": chain, "in_context_learning_change": change + noise})
+            room.write_table("ablation", pd.DataFrame(rows))
+            room.write_table("ablation_by_chain", pd.DataFrame(chains))
+            sets = [("induction", joint), *[("random", 0.01 * i) for i in range(5)]]
+            base = {"kind": "pattern_preserving", "score": -0.55}
+            values = [
+                {**base, "set": s, "in_context_learning_change": v, "low": v - 0.05, "high": v + 0.05} for s, v in sets
+            ]
+            room.write_table("sets", pd.DataFrame(values))
+        return RunDir(tmp_path)
+
+    return feed
+
+
+def sides(claim: str, fed: RunDir) -> list[bool | None]:
+    return [effect.holds for effect in CLAIMS[claim](fed.path)]
+
+
+@pytest.mark.parametrize("claim", ["3a", "3b", "3d", "3e", "3f"])
+def test_claims_that_hold(fed, claim):
+    assert sides(claim, fed(induction=0.4, other=-0.02)) == [True] * 3
+
+
+def test_claims_can_fail(fed):
+    feed = fed(induction=0.1, other=0.3, before_after=4.0, joint=0.02)
+    for claim in ("3a", "3b", "3d", "3e"):
+        assert sides(claim, feed) == [False] * 3
+
+
+def test_rank_correlation_pools_the_heads_of_all_seeds(fed):
+    effects = CLAIMS["3c"](fed(induction=0.4, other=0.02).path)
+    assert len(effects) == 1 and effects[0].runs == 3 and "18 heads" in effects[0].run
+
+
+def test_line_3_without_ablations_is_not_tested(tmp_path):
+    for claim in ("3a", "3b", "3c", "3d", "3e", "3f"):
+        assert CLAIMS[claim](tmp_path) == []
