@@ -265,10 +265,19 @@ class Transformer(nn.Module):
         """
         if record is None and patch is None:
             return self.final_residual(tokens) @ self.W_U
-        reductions = dict(record) if isinstance(record, Mapping) else {name: lambda kept: kept for name in record or ()}
+        residual, kept = self.run(tokens, record or (), patch or Patch())
+        logits = self.ln_final(residual) @ self.W_U
+        return logits if record is None else (logits, kept)
+
+    def activations(self, tokens: Tensor, record: Record) -> Activations:
+        """What `forward` records, without the logits, and no further than the last thing to record."""
+        return self.run(tokens, record, Patch(), stop_early=True)[1]
+
+    def run(self, tokens: Tensor, record: Record, patch: Patch, stop_early: bool = False) -> tuple[Tensor, Activations]:
+        """The residual stream after the last layer (with stop_early: as far as it was needed), and what was kept."""
+        reductions = dict(record) if isinstance(record, Mapping) else {name: lambda kept: kept for name in record}
         if unknown := set(reductions) - set(RECORDABLE):
             raise ValueError(f"cannot record {', '.join(sorted(unknown))}; there are {', '.join(RECORDABLE)}")
-        patch = patch or Patch()
         batch, n_pos = tokens.shape
         config, pos, kept = self.config, self.query_key_positions(n_pos), Activations()
         patch.check(config.n_layers, config.n_heads, config.d_head, batch, n_pos)
@@ -288,11 +297,13 @@ class Transformer(nn.Module):
                     q, k, v = attention.queries_keys_values(x, pos)
                     pattern = attention.pattern(q, k)
                 keep("pattern", pattern)
+                if stop_early and layer == config.n_layers - 1 and set(reductions) == {"pattern"}:
+                    break
                 z = (pattern @ v).transpose(1, 2)
             else:
                 z = attention(x, pos)
             keep("z", z)
             residual = block.after_attention(residual + attention.result(patch.apply(layer, z)))
-        keep("residual", residual)
-        logits = self.ln_final(residual) @ self.W_U
-        return logits if record is None else (logits, kept)
+        else:
+            keep("residual", residual)
+        return residual, kept

@@ -52,6 +52,15 @@ def test_reduction_is_applied_layer_by_layer(model, tokens):
         assert torch.equal(full.diagonal(-1, -2, -1).mean(-1), small)
 
 
+@pytest.mark.parametrize("names", [("pattern",), ("z",), ("residual",), ("pattern", "z")])
+def test_activations_alone_are_those_of_the_full_pass(model, tokens, names):
+    _, whole = model(tokens, record=names)
+    alone = model.activations(tokens, names)
+    for name in names:
+        one, two = getattr(whole, name), getattr(alone, name)
+        assert len(one) == len(two) and all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
 def test_unknown_recording_is_refused(model, tokens):
     with pytest.raises(ValueError, match=r"cannot record patern; there are residual, pattern, z"):
         model(tokens, record=("patern",))
