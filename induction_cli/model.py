@@ -146,10 +146,10 @@ class Attention(nn.Module):
     def pattern(self, q: Tensor, k: Tensor) -> Tensor:
         """Attention probabilities [batch, head, query, key]."""
         n_pos, bias = q.shape[-2], self.bias(q.shape[-2])
-        scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)
+        scores = (q / math.sqrt(self.d_head)) @ k.transpose(-2, -1)
         if bias is None:
             future = torch.ones(n_pos, n_pos, dtype=torch.bool, device=q.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
+            scores = scores.masked_fill_(future, -torch.inf)
         else:
             scores = scores + bias.to(scores.dtype)
         return scores.softmax(-1)
