@@ -299,7 +299,7 @@ class AblateConfig:
     snapshot: str = "all"  # all | last | a step
     heads: list[list[int]] = field(default_factory=list)  # [[layer, head], ...] removed together; []: each alone
     n_examples: int = 128
-    batch_size: int = 16
+    batch_size: int = 64  # examples in one item of work; `memory` bounds what is held at once
     random_tokens: int = 8  # of each example, behind the change in loss and the before-and-after vector; the paper: 1
     draws: int = 100  # random sets of heads to compare the removal of all induction heads with
     memory: int = 134_217_728  # bytes that intermediate results may take at once
