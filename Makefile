@@ -39,17 +39,17 @@ phase-change: setup  ## train one and two layers on real text, score them, say w
 	@out=runs/phase_change/$$(date +%Y-%m-%d_%H-%M-%S); \
 	$(RUN) train -e phase_change -m seed=$(SEED) hydra.sweep.dir=$$out && $(RUN) score $$out
 
-evidence-1: $(EVIDENCE)/trained  ## line 1: train, score, pertoken-pca, verdicts (about 45 minutes on 2 cores)
+evidence-1: $(EVIDENCE)/trained  ## line 1: train, score, pertoken-pca, verdicts (about 50 minutes on 2 cores, half of it training)
 	$(RUN) score $(EVIDENCE)/train
 	$(RUN) pertoken-pca $(EVIDENCE)/train
 	$(RUN) report $(EVIDENCE)/train argument=1
 
-evidence-2: setup  ## line 2: smeared keys against vanilla (about 20 minutes; 8 where evidence-1 has trained the vanilla models)
+evidence-2: setup  ## line 2: smeared keys against vanilla (about 20 minutes; 8 where evidence-1 trained the vanilla models)
 	$(RUN) smear -e pairs seeds=[$(SEEDS)] hydra.run.dir=$(EVIDENCE)/smear/$$(date +%Y-%m-%d_%H-%M-%S) \
 		$(if $(wildcard $(EVIDENCE)/trained),vanilla=$(EVIDENCE)/train)
 	$(RUN) report $(EVIDENCE)/smear argument=2
 
-evidence-3: $(EVIDENCE)/trained  ## line 3: remove every head at every snapshot (about 5 minutes after training)
+evidence-3: $(EVIDENCE)/trained  ## line 3: remove every head at every snapshot (6 minutes after training; 2 for one seed)
 	$(RUN) ablate $(EVIDENCE)/train
 	$(RUN) report $(EVIDENCE)/train argument=3
 
