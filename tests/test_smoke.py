@@ -25,9 +25,9 @@ def test_train(here):
 @pytest.mark.parametrize(
     ("arguments", "table"),
     [
-        (["score", "n_examples=16"], "score/tables/head_scores.csv"),
-        (["pertoken-pca", "n_examples=32"], "pertoken_pca/tables/pertoken_pca.csv"),
-        (["ablate", "n_examples=16"], "ablate/tables/ablation.csv"),
+        (["score", "-e", "smoke"], "score/tables/head_scores.csv"),
+        (["pertoken-pca", "-e", "smoke"], "pertoken_pca/tables/pertoken_pca.csv"),
+        (["ablate", "-e", "smoke"], "ablate/tables/ablation.csv"),
         (["circuits", "-e", "smoke"], "circuits/tables/composition.csv"),
         (["generalize", "-e", "smoke"], "generalize/tables/head_behaviours.csv"),
         (["report"], "report/tables/verdicts.csv"),
