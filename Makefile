@@ -44,7 +44,7 @@ evidence-1: $(EVIDENCE)/trained  ## line 1: train, score, pertoken-pca, verdicts
 	$(RUN) pertoken-pca $(EVIDENCE)/train
 	$(RUN) report $(EVIDENCE)/train argument=1
 
-evidence-2: setup  ## line 2: smeared keys against vanilla (about 20 minutes; 8 where evidence-1 trained the vanilla models)
+evidence-2: setup  ## line 2: smeared keys against vanilla (about 21 minutes; 9 where evidence-1 trained the vanilla models)
 	$(RUN) smear -e pairs seeds=[$(SEEDS)] hydra.run.dir=$(EVIDENCE)/smear/$$(date +%Y-%m-%d_%H-%M-%S) \
 		$(if $(wildcard $(EVIDENCE)/trained),vanilla=$(EVIDENCE)/train)
 	$(RUN) report $(EVIDENCE)/smear argument=2
