@@ -118,7 +118,7 @@ def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = 
 def copying_scores(model: Transformer, tokens: Tensor) -> Tensor:
     """The paper's copying score of every head on random tokens [sequence, 25], [sequence, layer, head]."""
     weights = head_weights(model)
-    _, kept = model(tokens.to(model.W_E.device), record=("pattern", "z"))
+    kept = model.activations(tokens.to(model.W_E.device), ("pattern", "z"))
     layers = zip(kept.pattern, kept.z, weights.W_O, strict=True)
     return torch.stack(
         [copying(pattern, z, W_O, weights.W_U, tokens.to(z.device)) for pattern, z, W_O in layers], 1
@@ -164,7 +164,7 @@ def mean_z(model: Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
     """Each head's mean z over held-out tokens [example, pos], [layer, head, d_head]: what mean ablation fills in."""
     total = torch.zeros(model.config.n_layers, model.config.n_heads, model.config.d_head)
     for batch in tokens.split(batch_size):
-        _, kept = model(batch.to(model.W_E.device), record={"z": lambda z: z.sum((0, 1))})
+        kept = model.activations(batch.to(model.W_E.device), {"z": lambda z: z.sum((0, 1))})
         total += torch.stack(kept.z).cpu()
     return total / tokens.numel()
 

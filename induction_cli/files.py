@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old content or the new, never half of it."""
+"""Where the shipped folders stand, and writing files so that a reader finds the old content or the new, never half."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
 
 def write_json(path: Path, value: object) -> None:
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def beside(name: str) -> Path:
+    """conf/ or experiments/: inside the package in a wheel, one level up in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / name if (package / name).is_dir() else package.parent / name

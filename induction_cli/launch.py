@@ -40,6 +40,7 @@ from omegaconf.errors import (
 
 from induction_cli import config as schemas
 from induction_cli.config import ConfigError, require
+from induction_cli.files import beside
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +61,6 @@ class Stopped(Exception):
 
 
 # ------------------------------------------------------------------------------------------------ where things are
-
-
-def beside(name: str) -> Path:
-    """conf/ or experiments/: inside the package in a wheel, one level up in a checkout."""
-    package = Path(__file__).resolve().parent
-    return package / name if (package / name).is_dir() else package.parent / name
 
 
 def schema_of(command: str) -> type:

@@ -10,10 +10,11 @@ import pytest
 
 from induction_cli.config import ModelConfig, ReportConfig, TrainConfig
 from induction_cli.evidence import report
+from induction_cli.files import beside
 from induction_cli.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, Effect, above, below, both, decide, load_claims, verdicts
 
-FILE = load_claims(report.claims_file())
+FILE = load_claims(beside("experiments") / "claims.yaml")
 LINE_1 = [claim["id"] for claim in FILE if claim["argument"] == 1]
 SNAPSHOTS = range(0, 1200, 100)  # tokens
 START, END = 400, 600  # the window

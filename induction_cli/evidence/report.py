@@ -10,17 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from induction_cli.config import ReportConfig
+from induction_cli.files import beside
 from induction_cli.run_dir import RunDir, relative
 from induction_cli.verdicts import Verdict, load_claims, verdicts
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
-
-
-def claims_file() -> Path:
-    """experiments/claims.yaml: inside the package in a wheel, one level up in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "experiments" / "claims.yaml"
-    return inside if inside.exists() else package.parent / "experiments" / "claims.yaml"
 
 
 def effect_rows(found: list[Verdict]) -> pd.DataFrame:
@@ -46,7 +40,7 @@ def show(found: list[Verdict], claims: dict[str, dict]) -> None:
 
 def run(config: ReportConfig, out_dir: Path) -> float:
     """Decide every claim of the chosen argument; returns the number supported."""
-    claims = load_claims(claims_file())
+    claims = load_claims(beside("experiments") / "claims.yaml")
     found = verdicts(Path(config.run_dir), claims, config.argument)
     room = RunDir(out_dir)
     room.write_table("effects", effect_rows(found))

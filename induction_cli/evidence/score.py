@@ -190,11 +190,10 @@ def event_rows(by_chain: pd.DataFrame, sequences: pd.DataFrame) -> pd.DataFrame:
     for event, curve in curves.items():
         tokens, units = curve.index.to_numpy(float), curve.to_numpy()
         onset = phase_change.onset(tokens, units.mean(1))
-        draws = np.random.default_rng(0).integers(0, units.shape[1], (200, units.shape[1]))
-        again = np.array([phase_change.onset(tokens, units[:, draw].mean(1)) for draw in draws])
-        found = again[np.isfinite(again)]
-        low, high = np.percentile(found, [2.5, 97.5]) if len(found) else (math.nan, math.nan)
-        rows.append({"event": event, "onset_tokens": onset, "low": low, "high": high, "found_share": len(found) / 200})
+        again = phase_change.onset_resamples(tokens, units)
+        low, high = phase_change.percentiles(again)
+        found = float(np.isfinite(again).mean())
+        rows.append({"event": event, "onset_tokens": onset, "low": low, "high": high, "found_share": found})
     return pd.DataFrame(rows).sort_values("onset_tokens")
 
 

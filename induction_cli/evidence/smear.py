@@ -18,7 +18,6 @@ from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainCon
 from induction_cli.measures import phase_change
 from induction_cli.run_dir import RunDir, relative
 
-RESAMPLES = 200
 RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way
 FREE = RESUMABLE | {"model.smeared_keys", "model.smear_init", "tokens", "snapshots"}
 
@@ -97,20 +96,10 @@ def label(run: RunDir) -> dict[str, object]:
 
 
 def onsets(run: RunDir) -> tuple[float, np.ndarray]:
-    """Onset of the in-context learning score in tokens, and the onsets of bootstrap resamples of the chains.
-
-    The draws depend on the number of chains alone, so those of a pair are paired.
-    """
+    """Onset of the in-context learning score in tokens, and those of resamples of the chains, paired within a pair."""
     curve = run.table("by_chain").pivot(index="tokens", columns="chain", values="in_context_learning_score")
     tokens, units = curve.index.to_numpy(float), curve.to_numpy()
-    draws = np.random.default_rng(0).integers(0, units.shape[1], (RESAMPLES, units.shape[1]))
-    again = np.array([phase_change.onset(tokens, units[:, draw].mean(1)) for draw in draws])
-    return phase_change.onset(tokens, units.mean(1)), again
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    found = values[np.isfinite(values)]
-    return tuple(np.percentile(found, [2.5, 97.5]).tolist()) if len(found) else (np.nan, np.nan)  # type: ignore
+    return phase_change.onset(tokens, units.mean(1)), phase_change.onset_resamples(tokens, units)
 
 
 def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -118,7 +107,7 @@ def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.Data
     rows, shifts, found = [], [], {}
     for run in runs:
         who, (value, again) = label(run), onsets(run)
-        low, high = interval(again)
+        low, high = phase_change.percentiles(again)
         windows = run.table("phase_change")
         place = {"path": os.path.relpath(run.path, out_dir)}
         rows.append({**who, "onset_tokens": value, "low": low, "high": high, "phase_change": len(windows) > 0, **place})
@@ -127,7 +116,7 @@ def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.Data
         if keys == "smeared" and (depth, seed, "vanilla") in found:
             other, other_again = found[depth, seed, "vanilla"]
             n = min(len(again), len(other_again))
-            low, high = interval(again[:n] / other_again[:n])
+            low, high = phase_change.percentiles(again[:n] / other_again[:n])
             shifts.append({"n_layers": depth, "seed": seed, "ratio": value / other, "low": low, "high": high})
     return pd.DataFrame(rows), pd.DataFrame(shifts, columns=["n_layers", "seed", "ratio", "low", "high"])
 

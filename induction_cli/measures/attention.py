@@ -9,6 +9,17 @@ import torch
 from torch import Tensor
 
 
+def attention_to_copies(pattern: Tensor, length: int, offset: int) -> Tensor:
+    """Attention to `offset` places after each earlier copy, summed over copies, averaged over repeats 2 and later."""
+    repeats = (pattern.shape[-1] - 1) // length
+    destinations = torch.arange(1 + length, 1 + repeats * length)
+    total = torch.zeros(pattern.shape[:-1], dtype=pattern.dtype, device=pattern.device)[..., 1 + length :]
+    for q in range(1, repeats):
+        has_copy = destinations[destinations - 1 >= q * length]
+        total[..., -len(has_copy) :] += pattern[..., has_copy, has_copy - q * length + offset]
+    return total.mean(-1)
+
+
 def prefix_matching(pattern: Tensor, length: int = 25) -> Tensor:
     """Attention from a token to the tokens that followed its earlier copies; 1 for a perfect induction head.
 
@@ -17,24 +28,12 @@ def prefix_matching(pattern: Tensor, length: int = 25) -> Tensor:
     the second and later repeats. The last token of each repeat has its target too: the first of the repeat after it.
     Source: Olsson et al. 2022, 'Head activation evaluators'; paper.md 4.4 says which readings are ours.
     """
-    repeats = (pattern.shape[-1] - 1) // length
-    destinations = torch.arange(1 + length, 1 + repeats * length)
-    total = torch.zeros(pattern.shape[:-1], dtype=pattern.dtype, device=pattern.device)[..., 1 + length :]
-    for q in range(1, repeats):
-        has_copy = destinations[destinations - 1 >= q * length]
-        total[..., -len(has_copy) :] += pattern[..., has_copy, has_copy - q * length + 1]
-    return total.mean(-1)
+    return attention_to_copies(pattern, length, offset=1)
 
 
 def duplicate_token(pattern: Tensor, length: int = 25) -> Tensor:
     """Attention from a token to its own earlier copies, summed over copies, averaged over repeats 2 and later."""
-    repeats = (pattern.shape[-1] - 1) // length
-    destinations = torch.arange(1 + length, 1 + repeats * length)
-    total = torch.zeros(pattern.shape[:-1], dtype=pattern.dtype, device=pattern.device)[..., 1 + length :]
-    for q in range(1, repeats):
-        has_copy = destinations[destinations - 1 >= q * length]
-        total[..., -len(has_copy) :] += pattern[..., has_copy, has_copy - q * length]
-    return total.mean(-1)
+    return attention_to_copies(pattern, length, offset=0)
 
 
 def previous_token(pattern: Tensor) -> Tensor:

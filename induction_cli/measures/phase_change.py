@@ -244,17 +244,19 @@ def interval(
     found = [window for window in windows if window is not None]
     return Interval(
         window=point,
-        start_tokens=_percentiles([window.start_tokens for window in found]),
-        end_tokens=_percentiles([window.end_tokens for window in found]),
-        fall=_percentiles([window.fall for window in found]),
-        share=_percentiles([window.share for window in found]),
+        start_tokens=percentiles([window.start_tokens for window in found]),
+        end_tokens=percentiles([window.end_tokens for window in found]),
+        fall=percentiles([window.fall for window in found]),
+        share=percentiles([window.share for window in found]),
         found_share=len(found) / resamples if resamples else float("nan"),
     )
 
 
-def _percentiles(values: list[float]) -> tuple[float, float]:
-    finite = [value for value in values if np.isfinite(value)]
-    if not finite:
+def percentiles(values: ArrayLike) -> tuple[float, float]:
+    """95% percentile interval of the finite values [resample]; nan where there are none."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
         return float("nan"), float("nan")
     low, high = np.percentile(finite, (2.5, 97.5))
     return float(low), float(high)
@@ -307,6 +309,17 @@ def onset(tokens: ArrayLike, curve: ArrayLike, *, minimum_rise: float = 0.1) -> 
     earlier = later - 1
     part = (0.5 - progress[earlier]) / (progress[later] - progress[earlier])
     return float(time[earlier] + part * (time[later] - time[earlier]))
+
+
+def onset_resamples(tokens: ArrayLike, units: ArrayLike, resamples: int = 200, seed: int = 0) -> Floats:
+    """The onset of the mean curve of each bootstrap resample of the units, [resample]; nan where one has none.
+
+    tokens [snapshot]; units [snapshot, unit]. The draws depend on the number of units alone, so two runs measured on
+    the same units are resampled in pairs.
+    """
+    matrix = np.asarray(units, dtype=np.float64)
+    draws = np.random.default_rng(seed).integers(0, matrix.shape[1], (resamples, matrix.shape[1]))
+    return np.array([onset(tokens, matrix[:, draw].mean(1)) for draw in draws])
 
 
 def _checked(tokens: ArrayLike, curve: ArrayLike) -> tuple[Floats, Floats]:
