@@ -23,6 +23,7 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Settings of conf/, as model.d_model=64 data=files."),
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, or a folder of runs.")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN_DIR... [KEY=VALUE]", help="Runs, then settings.")]
 Experiment = Annotated[
     str | None, typer.Option("--experiment", "-e", metavar="NAME", help="A recipe of experiments/<command>/.")
 ]
@@ -88,7 +89,7 @@ def score(
 
 @app.command("pertoken-pca")
 def pertoken_pca(
-    arguments: Annotated[list[str], typer.Argument(metavar="RUN_DIR... [KEY=VALUE]", help="Runs, then settings.")],
+    arguments: Runs,
     experiment: Experiment = None,
     multirun: Multirun = False,
     print_config: PrintConfig = False,
@@ -173,11 +174,12 @@ def export(
 
 
 @app.command()
-def report(run_dir: RunDirectory, overrides: Overrides = None, print_config: PrintConfig = False) -> None:
+def report(arguments: Runs, print_config: PrintConfig = False) -> None:
     """Say for each claim of the paper what the tables of these runs show."""
     from induction_cli import launch
 
-    launch.start("report", overrides or [], [run_dir], print_config=print_config)
+    run_dirs, overrides = split_arguments(arguments)
+    launch.start("report", overrides, run_dirs, print_config=print_config)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
@@ -185,7 +187,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
     overrides = [text for text in arguments if "=" in text and not os.path.exists(text)]
     run_dirs = [Path(text) for text in arguments if text not in overrides]
     if not run_dirs:
-        raise ConfigError("pertoken-pca needs at least one RUN_DIR")
+        raise ConfigError("there is no RUN_DIR among the arguments; give at least one")
     return run_dirs, overrides
 
 

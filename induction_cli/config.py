@@ -257,9 +257,9 @@ class GeneralizeConfig:
 
 @dataclass
 class ReportConfig:
-    """`induction report RUN_DIR`"""
+    """`induction report RUN_DIR [RUN_DIR ...]`"""
 
-    run_dir: str = MISSING
+    run_dirs: list[str] = MISSING  # type: ignore[assignment]
     argument: int = 0  # 1 to 6; 0 takes all
 
 

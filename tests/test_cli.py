@@ -118,7 +118,7 @@ MISTAKES = {
     "train --resume . --layers 0": "--resume goes on with the settings of the run; it takes no others",
     "score": "Missing argument 'RUN_DIR'",
     "score nope": "there is no run directory 'nope'",
-    "pertoken-pca seed=1": "pertoken-pca needs at least one RUN_DIR",
+    "pertoken-pca seed=1": "there is no RUN_DIR among the arguments; give at least one",
 }
 
 

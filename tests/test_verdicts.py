@@ -85,7 +85,7 @@ def turned(folder: Path, rows: dict[str, tuple[float, float, float, float]]) -> 
 
 
 def verdict(folder: Path, claim: str) -> str:
-    return decide(claim, CLAIMS[claim](folder)).verdict
+    return decide(claim, CLAIMS[claim]([folder])).verdict
 
 
 # what to change in a deep run (or, for 1b, a one-layer run) so that the claim holds, fails, or straddles its threshold
@@ -133,7 +133,7 @@ def prepare(folder: Path, claim: str, holds: bool | None, seeds: int) -> None:
 @pytest.mark.parametrize("claim", LINE_1)
 def test_claim_succeeds_fails_and_straddles(tmp_path, claim, holds):
     prepare(tmp_path, claim, holds, seeds=3)
-    found = decide(claim, CLAIMS[claim](tmp_path))
+    found = decide(claim, CLAIMS[claim]([tmp_path]))
     assert found.verdict == NAMES[holds]
     assert len(found.effects) == 3 and {effect.holds for effect in found.effects} == {holds}
     for effect in found.effects:
@@ -144,17 +144,17 @@ def test_claim_succeeds_fails_and_straddles(tmp_path, claim, holds):
 @pytest.mark.parametrize("claim", LINE_1)
 def test_two_seeds_decide_nothing(tmp_path, claim, holds):
     prepare(tmp_path, claim, holds, seeds=2)
-    found = decide(claim, CLAIMS[claim](tmp_path))
+    found = decide(claim, CLAIMS[claim]([tmp_path]))
     assert found.verdict == "inconclusive" and found.note == f"2 runs, {'for' if holds else 'against'} it"
 
 
 @pytest.mark.parametrize("claim", LINE_1)
 def test_seeds_that_disagree_decide_nothing(tmp_path, claim):
-    prepare(tmp_path, claim, True, seeds=3)
-    for kind in ("", "other"):
-        (tmp_path / kind).mkdir(exist_ok=True)
-    prepare(tmp_path / "other", claim, False, seeds=1)
-    effects = [*CLAIMS[claim](tmp_path), *CLAIMS[claim](tmp_path / "other")]
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, holds, seeds in ((one, True, 3), (other, False, 1)):
+        folder.mkdir()
+        prepare(folder, claim, holds, seeds=seeds)
+    effects = [*CLAIMS[claim]([one]), *CLAIMS[claim]([other])]
     found = decide(claim, effects)
     assert found.verdict == "inconclusive" and found.note == "holds in 3 of 4 runs"
 
@@ -168,7 +168,7 @@ def test_claim_goes_untested_where_no_run_can_test_it(tmp_path, claim):
 
 def test_every_claim_of_the_file_gets_a_verdict_in_its_order(tmp_path):
     scored(tmp_path, 2, 0, smeared=True)
-    found = verdicts(tmp_path, FILE)
+    found = verdicts([tmp_path], FILE)
     assert [one.id for one in found] == [claim["id"] for claim in FILE]
     assert {one.verdict for one in found} == {"not tested"}
 
@@ -192,7 +192,7 @@ def test_too_few_snapshots_to_see_a_window_test_nothing(tmp_path, n_snapshots):
 
 
 def only(folder: Path, claim: str) -> Effect:
-    (effect,) = CLAIMS[claim](folder)
+    (effect,) = CLAIMS[claim]([folder])
     return effect
 
 
@@ -228,7 +228,7 @@ def test_1c_is_the_place_in_the_window_and_a_quarter_around_it(tmp_path):
     onsets = {450: 0.25, 360: -0.2, 640: 1.2, 340: -0.3, 660: 1.3}
     for seed, onset in enumerate(onsets):
         scored(tmp_path, 2, seed, onsets={"induction": (onset, onset - 2, onset + 2)})
-    effects = CLAIMS["1c"](tmp_path)
+    effects = CLAIMS["1c"]([tmp_path])
     assert [effect.value for effect in effects] == pytest.approx(list(onsets.values()))
     assert [effect.holds for effect in effects] == [True, True, True, False, False]
 
@@ -236,7 +236,7 @@ def test_1c_is_the_place_in_the_window_and_a_quarter_around_it(tmp_path):
 def test_1c_fails_where_no_induction_head_forms_at_all(tmp_path):
     scored(tmp_path, 2, 0, onsets={"induction": (np.nan,) * 3})
     assert only(tmp_path, "1c").holds is False
-    assert CLAIMS["1d"](tmp_path) == []  # nothing comes first
+    assert CLAIMS["1d"]([tmp_path]) == []  # nothing comes first
 
 
 def test_1d_interval_is_that_of_the_ends(tmp_path):
@@ -248,7 +248,7 @@ def test_1d_interval_is_that_of_the_ends(tmp_path):
 def test_1e_without_a_bend_or_a_window_says_nothing(tmp_path):
     scored(tmp_path, 2, 0, bend=None)
     scored(tmp_path, 2, 1, window={})
-    assert CLAIMS["1e"](tmp_path) == []
+    assert CLAIMS["1e"]([tmp_path]) == []
 
 
 def test_1f_reads_names_that_look_like_numbers(tmp_path):
@@ -262,18 +262,18 @@ def test_1f_reads_names_that_look_like_numbers(tmp_path):
 def test_1f_needs_places_elsewhere(tmp_path):
     path = scored(tmp_path, 2, 0)
     turned(tmp_path, {path.name: (120, 100, 140, np.nan)})
-    assert CLAIMS["1f"](tmp_path) == []
+    assert CLAIMS["1f"]([tmp_path]) == []
 
 
 def test_1g_also_judges_one_layer_runs_at_the_window_of_their_seed(tmp_path):
     scored(tmp_path, 2, 0)
     scored(tmp_path, 1, 0, slopes=(0.0, 0.0))
     scored(tmp_path, 1, 1, slopes=(0.0, 0.0))  # no deep run has its seed
-    deep, shallow = sorted(CLAIMS["1g"](tmp_path), key=lambda effect: effect.value)
+    deep, shallow = sorted(CLAIMS["1g"]([tmp_path]), key=lambda effect: effect.value)
     assert deep.value == pytest.approx(-0.1) and deep.holds is True
     assert shallow.value == pytest.approx(0) and shallow.holds is True
     scored(tmp_path, 1, 0, slopes=(0.0, -0.1))  # a one-layer run that changes like a deep one
-    assert sorted(effect.holds for effect in CLAIMS["1g"](tmp_path)) == [False, True]
+    assert sorted(effect.holds for effect in CLAIMS["1g"]([tmp_path])) == [False, True]
 
 
 def test_1h_is_the_spread_over_depths_of_a_seed(tmp_path):
@@ -361,21 +361,21 @@ def everything(folder: Path) -> None:
 
 def test_all_claims_of_argument_1_at_once(tmp_path):
     everything(tmp_path)
-    found = verdicts(tmp_path, FILE, argument=1)
+    found = verdicts([tmp_path], FILE, argument=1)
     assert [verdict.id for verdict in found] == LINE_1
     assert {verdict.verdict for verdict in found} == {"supported"}
 
 
 def test_claim_without_a_function_is_not_tested(tmp_path):
     everything(tmp_path)
-    (found,) = verdicts(tmp_path, [{"id": "9z", "argument": 9}], argument=9)
+    (found,) = verdicts([tmp_path], [{"id": "9z", "argument": 9}], argument=9)
     assert found.verdict == "not tested"
 
 
 def test_report_writes_effects_and_verdicts_and_counts_the_supported(tmp_path, capsys):
     everything(tmp_path)
     (tmp_path / "layers_2_seed_1" / "score" / "tables" / "phase_change.csv").write_text(",".join(WINDOW) + "\n")
-    assert report.run(ReportConfig(str(tmp_path), argument=1), tmp_path / "report") == len(LINE_1) - 1
+    assert report.run(ReportConfig([str(tmp_path)], argument=1), tmp_path / "report") == len(LINE_1) - 1
     room = RunDir(tmp_path / "report")
     table = room.table("verdicts").set_index("id")
     assert table.verdict.drop("1a").unique().tolist() == ["supported"]
@@ -391,11 +391,11 @@ def test_report_shows_intervals_that_are_missing(tmp_path, capsys, monkeypatch):
     """Square brackets around words are not taken for markup."""
     monkeypatch.setenv("COLUMNS", "200")
     scored(tmp_path, 2, 0, window={})
-    report.run(ReportConfig(str(tmp_path), argument=1), tmp_path / "report")
+    report.run(ReportConfig([str(tmp_path)], argument=1), tmp_path / "report")
     assert "[+nan, +nan]" in capsys.readouterr().out
 
 
 def test_report_of_an_argument_without_claims_is_an_empty_table(tmp_path):
     everything(tmp_path)
-    assert report.run(ReportConfig(str(tmp_path), argument=99), tmp_path / "report") == 0
+    assert report.run(ReportConfig([str(tmp_path)], argument=99), tmp_path / "report") == 0
     assert RunDir(tmp_path / "report").table("verdicts").empty

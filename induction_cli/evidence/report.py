@@ -41,7 +41,7 @@ def show(found: list[Verdict], claims: dict[str, dict]) -> None:
 def run(config: ReportConfig, out_dir: Path) -> float:
     """Decide every claim of the chosen argument; returns the number supported."""
     claims = load_claims(beside("experiments") / "claims.yaml")
-    found = verdicts(Path(config.run_dir), claims, config.argument)
+    found = verdicts([Path(path) for path in config.run_dirs], claims, config.argument)
     room = RunDir(out_dir)
     room.write_table("effects", effect_rows(found))
     room.write_table(

@@ -13,10 +13,11 @@ import yaml
 
 from induction_cli.verdicts import line_1, line_2, line_3
 from induction_cli.verdicts.decide import Effect, Verdict, above, below, both, decide
+from induction_cli.verdicts.tables import Paths
 
 __all__ = ["CLAIMS", "Effect", "Verdict", "above", "below", "both", "decide", "load_claims", "verdicts"]
 
-CLAIMS: dict[str, Callable[[Path], list[Effect]]] = {
+CLAIMS: dict[str, Callable[[Paths], list[Effect]]] = {
     name.removeprefix("claim_"): function
     for line in (line_1, line_2, line_3)
     for name, function in vars(line).items()
@@ -29,7 +30,7 @@ def load_claims(path: Path) -> list[dict]:
     return yaml.safe_load(path.read_text())
 
 
-def verdicts(runs: Path, claims: list[dict], argument: int = 0) -> list[Verdict]:
-    """The verdict of every claim of an argument (0: of all) from the tables below a folder of runs."""
+def verdicts(paths: Paths, claims: list[dict], argument: int = 0) -> list[Verdict]:
+    """The verdict of every claim of an argument (0: of all) from the tables of runs and folders of runs."""
     asked = [claim["id"] for claim in claims if argument in (0, claim["argument"])]
-    return [decide(claim, CLAIMS[claim](runs) if claim in CLAIMS else []) for claim in asked]
+    return [decide(claim, CLAIMS[claim](paths) if claim in CLAIMS else []) for claim in asked]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from induction_cli.measures.intervals import mean_interval
 from induction_cli.measures.phase_change import MINIMUM_SNAPSHOTS
 from induction_cli.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, below, both
+from induction_cli.verdicts.tables import Paths, rooms_in, runs_in
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,25 @@ class Scored:
         return self.tables.table("events").set_index("event").loc[name]
 
 
-def scored_runs(path: Path) -> list[Scored]:
-    """The runs of a folder that have been scored at enough snapshots to see a window, vanilla and smeared."""
-    runs = []
-    for run in RunDir.find(path):
+def scored_runs(paths: Paths) -> list[Scored]:
+    """The runs that have been scored at enough snapshots to see a window, vanilla and smeared.
+
+    Where some are attention-only the claims are judged on those; models with MLPs are line 6's.
+    """
+    attention_only: list[Scored] = []
+    with_mlp: list[Scored] = []
+    for run in runs_in(paths):
         score = run.folder("score")
         scored = score.table_file("in_context_learning").exists()
         if scored and score.table("in_context_learning").step.nunique() >= MINIMUM_SNAPSHOTS:
-            trained = run.config()
-            runs.append(Scored(run.name, trained.model.n_layers, trained.seed, trained.model.smeared_keys, score))
-    return runs
+            model, seed = run.config().model, run.config().seed
+            found = Scored(run.name, model.n_layers, seed, model.smeared_keys, score)
+            (with_mlp if model.d_mlp else attention_only).append(found)
+    return attention_only or with_mlp
 
 
-def vanilla(path: Path, deep: bool) -> list[Scored]:
-    return [run for run in scored_runs(path) if not run.smeared and (run.n_layers > 1) == deep]
+def vanilla(paths: Paths, deep: bool) -> list[Scored]:
+    return [run for run in scored_runs(paths) if not run.smeared and (run.n_layers > 1) == deep]
 
 
 def phase_change_effect(run: Scored) -> Effect:
@@ -75,18 +80,18 @@ def flat_effect(run: Scored) -> Effect:
     return Effect(run.name, score.in_context_learning_score, score.low, score.high, small, seed=run.seed)
 
 
-def claim_1a(path: Path) -> list[Effect]:
-    return [phase_change_effect(run) for run in vanilla(path, deep=True)]
+def claim_1a(paths: Paths) -> list[Effect]:
+    return [phase_change_effect(run) for run in vanilla(paths, deep=True)]
 
 
-def claim_1b(path: Path) -> list[Effect]:
-    return [flat_effect(run) for run in vanilla(path, deep=False)]
+def claim_1b(paths: Paths) -> list[Effect]:
+    return [flat_effect(run) for run in vanilla(paths, deep=False)]
 
 
-def claim_1c(path: Path) -> list[Effect]:
+def claim_1c(paths: Paths) -> list[Effect]:
     """Value: the onset's place in the window, 0 at its start, 1 at its end."""
     effects = []
-    for run in vanilla(path, deep=True):
+    for run in vanilla(paths, deep=True):
         if (window := run.window()) is not None:
             onset, width = run.event("induction"), window.end_tokens - window.start_tokens
             value, low, high = ((onset[key] - window.start_tokens) / width for key in ("onset_tokens", "low", "high"))
@@ -95,10 +100,10 @@ def claim_1c(path: Path) -> list[Effect]:
     return effects
 
 
-def claim_1d(path: Path) -> list[Effect]:
+def claim_1d(paths: Paths) -> list[Effect]:
     """The ratio's interval is conservative: the ends of both onsets' intervals against each other."""
     effects = []
-    for run in vanilla(path, deep=True):
+    for run in vanilla(paths, deep=True):
         before, after = run.event("previous_token"), run.event("induction")
         low, high = before.low / after.high, before.high / after.low
         if np.isfinite(after.onset_tokens):
@@ -110,9 +115,9 @@ def claim_1d(path: Path) -> list[Effect]:
     return effects
 
 
-def claim_1e(path: Path) -> list[Effect]:
+def claim_1e(paths: Paths) -> list[Effect]:
     effects = []
-    for run in vanilla(path, deep=True):
+    for run in vanilla(paths, deep=True):
         if run.window() is not None and len(bends := run.tables.table("loss_bend").dropna()):
             bend = bends.iloc[0]
             excluded = bend.low > 0 or bend.high < 0
@@ -121,25 +126,17 @@ def claim_1e(path: Path) -> list[Effect]:
     return effects
 
 
-def claim_1f(path: Path) -> list[Effect]:
+def claim_1f(paths: Paths) -> list[Effect]:
     """Value: degrees above the 95th percentile of turns elsewhere."""
-    turns = RunDir(path / "pertoken_pca")
-    if not turns.table_file("turns").exists():
-        return []
-    deep = {run.name: run.seed for run in vanilla(path, deep=True)}
-    rows = turns.table("turns")
-    rows = rows[rows.run.astype(str).isin(deep)].dropna(subset=["degrees", "elsewhere_95"]) if len(rows) else rows
-    return [
-        Effect(
-            str(row.run),
-            row.degrees - row.elsewhere_95,
-            row.low - row.elsewhere_95,
-            row.high - row.elsewhere_95,
-            above(0, row.low - row.elsewhere_95, row.high - row.elsewhere_95),
-            seed=deep[str(row.run)],
-        )
-        for row in rows.itertuples()
-    ]
+    deep = {run.name: run.seed for run in vanilla(paths, deep=True)}
+    effects = []
+    for turns in rooms_in(paths, "pertoken_pca", "turns"):
+        rows = turns.table("turns")
+        for row in rows.dropna(subset=["degrees", "elsewhere_95"]).itertuples() if len(rows) else []:
+            if str(row.run) in deep:
+                value, low, high = (number - row.elsewhere_95 for number in (row.degrees, row.low, row.high))
+                effects.append(Effect(str(row.run), value, low, high, above(0, low, high), seed=deep[str(row.run)]))
+    return effects
 
 
 def slope_change(run: Scored, window: pd.Series) -> tuple[float, float, float]:
@@ -151,27 +148,27 @@ def slope_change(run: Scored, window: pd.Series) -> tuple[float, float, float]:
     return change.mean().item(), low.item(), high.item()
 
 
-def claim_1g(path: Path) -> list[Effect]:
+def claim_1g(paths: Paths) -> list[Effect]:
     """Deep runs at their own window; one-layer runs at the window of the deep run of their seed."""
     effects: list[Effect] = []
     windows: dict[int, pd.Series] = {}
-    for run in vanilla(path, deep=True):
+    for run in vanilla(paths, deep=True):
         if (window := run.window()) is not None:
             windows.setdefault(run.seed, window)
             value, low, high = slope_change(run, window)
             effects.append(Effect(run.name, value, low, high, below(-0.03, low, high), seed=run.seed))
-    for run in vanilla(path, deep=False):
+    for run in vanilla(paths, deep=False):
         if effects and run.seed in windows:
             value, low, high = slope_change(run, windows[run.seed])
             effects.append(Effect(run.name, value, low, high, above(-0.03, low, high), seed=run.seed))
     return effects
 
 
-def claim_1h(path: Path) -> list[Effect]:
+def claim_1h(paths: Paths) -> list[Effect]:
     """Per seed: largest minus smallest final score over depths 2 to 6; the interval adds the two scores' own."""
     effects = []
     by_seed: dict[int, list[Scored]] = {}
-    for run in vanilla(path, deep=True):
+    for run in vanilla(paths, deep=True):
         by_seed.setdefault(run.seed, []).append(run)
     for seed, runs in by_seed.items():
         if len({run.n_layers for run in runs}) > 1:

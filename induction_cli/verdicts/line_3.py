@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch
@@ -12,18 +10,17 @@ from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, resamples
 from induction_cli.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, below, both
+from induction_cli.verdicts.tables import Paths, runs_in
 
 KIND = "pattern_preserving"
 
 
-def ablated(path: Path) -> list[RunDir]:
-    """Vanilla runs of two or more layers whose heads were removed one by one."""
-    if not path.is_dir():
-        return []
-    folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
-    runs = [RunDir(folder) for folder in folders if RunDir(folder).folder("ablate").table_file("ablation").exists()]
+def ablated(paths: Paths) -> list[RunDir]:
+    """Vanilla runs of two or more layers whose heads were removed one by one; attention-only ones, if any are."""
+    runs = [run for run in runs_in(paths) if run.folder("ablate").table_file("ablation").exists()]
     models = [(run, run.config().model) for run in runs]
-    return [run for run, model in models if model.n_layers > 1 and not model.smeared_keys]
+    found = [(run, model) for run, model in models if model.n_layers > 1 and not model.smeared_keys]
+    return [run for run, model in found if not model.d_mlp] or [run for run, _ in found]
 
 
 def table(run: RunDir, name: str) -> pd.DataFrame:
@@ -60,21 +57,21 @@ def effect(run: RunDir, value: float, low: float, high: float, holds: bool | Non
     return Effect(run.name, value, low, high, holds, seed=run.config().seed)
 
 
-def claim_3a(path: Path) -> list[Effect]:
-    found = [(run, *resampled(run, share)) for run in ablated(path)]
+def claim_3a(paths: Paths) -> list[Effect]:
+    found = [(run, *resampled(run, share)) for run in ablated(paths)]
     return [effect(run, value, low, high, above(0.5, low, high)) for run, value, low, high in found]
 
 
-def claim_3b(path: Path) -> list[Effect]:
+def claim_3b(paths: Paths) -> list[Effect]:
     """Value: mean change over the other heads / mean over induction heads; runs without induction heads cannot say."""
-    runs = [run for run in ablated(path) if changes_by_chain(run)[1].any()]
+    runs = [run for run in ablated(paths) if changes_by_chain(run)[1].any()]
     found = [(run, *resampled(run, others_over_induction)) for run in runs]
     return [effect(run, value, low, high, below(0.1, low, high)) for run, value, low, high in found]
 
 
-def claim_3c(path: Path) -> list[Effect]:
+def claim_3c(paths: Paths) -> list[Effect]:
     """One rank correlation over the heads of all runs."""
-    runs = ablated(path)
+    runs = ablated(paths)
     if not runs:
         return []
     heads = pd.concat([table(run, "ablation").query("step == step.max()") for run in runs])
@@ -87,10 +84,10 @@ def claim_3c(path: Path) -> list[Effect]:
     ]
 
 
-def claim_3d(path: Path) -> list[Effect]:
+def claim_3d(paths: Paths) -> list[Effect]:
     """Value: share of the fall of S undone when all induction heads go; it must beat 95% of the random sets too."""
     effects = []
-    for run in ablated(path):
+    for run in ablated(paths):
         sets, windows = table(run, "sets"), run.table("phase_change")
         induction = sets[sets["set"] == "induction"]
         if induction.empty or windows.empty:
@@ -104,10 +101,10 @@ def claim_3d(path: Path) -> list[Effect]:
     return effects
 
 
-def claim_3e(path: Path) -> list[Effect]:
+def claim_3e(paths: Paths) -> list[Effect]:
     """Per run, at the last snapshot: the induction head whose product with the vector is least clearly negative."""
     effects = []
-    for run in ablated(path):
+    for run in ablated(paths):
         rows = (
             table(run, "ablation")
             .query("step == step.max() and head_type == 'induction'")
@@ -120,14 +117,14 @@ def claim_3e(path: Path) -> list[Effect]:
     return effects
 
 
-def claim_3f(path: Path) -> list[Effect]:
+def claim_3f(paths: Paths) -> list[Effect]:
     """Onset of what induction heads carry (the sum of their positive changes, nats), as its place in the window.
 
     The share itself has no onset: before the window it is a ratio of noise. Value: 0 at the window's start, 1 at its
     end.
     """
     effects = []
-    for run in ablated(path):
+    for run in ablated(paths):
         windows = run.table("phase_change")
         rows = table(run, "ablation_by_chain").query("head_type == 'induction'")
         if windows.empty or rows.empty:
