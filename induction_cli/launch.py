@@ -201,7 +201,7 @@ def recipe_overrides(command: str, name: str | None) -> list[str]:
     """Lay experiments/<command>/<name>.yaml over conf/."""
     if name is None:
         return []
-    folder = beside("experiments") / command
+    name, folder = name.removeprefix(f"{command}/"), beside("experiments") / command
     recipes = sorted(path.stem for path in folder.glob("*.yaml"))
     require(name in recipes, f"no recipe '{name}' for {command}; there are {', '.join(recipes) or 'none'}")
     return [f"hydra.searchpath=[{quote(f'file://{folder.parent}')}]", f"+{command}={quote(name)}"]

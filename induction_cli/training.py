@@ -17,7 +17,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from induction_cli import plots
 from induction_cli.config import EvaluationConfig, SnapshotConfig, TrainConfig, require
 from induction_cli.data import Batches, Corpus, open_corpus
 from induction_cli.device import choose_device, choose_threads, precision
@@ -26,6 +25,7 @@ from induction_cli.evaluation import HeldOut, head_scores, held_out_losses, open
 from induction_cli.measures.losses import cross_entropy
 from induction_cli.model import Transformer
 from induction_cli.optimizer import build_optimizers, learning_rate_factor, optimizer_tensors, restore_optimizers
+from induction_cli.plots import training as plots
 from induction_cli.run_dir import RunDir, RunError, Table
 from induction_cli.tables import chain_rows, derivative_rows, index_rows, learning_rows, score_rows, window_rows
 

@@ -10,7 +10,6 @@ from conftest import D_VOCAB, KINDS, N_HEADS, N_POS, small_config
 from hand_built import BETA, induction_model
 from matplotlib.figure import Figure
 
-from induction_cli import plots_circuits as plots
 from induction_cli.config import ConfigError, DataConfig, EvaluationConfig, TrainConfig
 from induction_cli.evaluation import HeldOut, head_scores, repeated_tokens
 from induction_cli.evidence import circuits
@@ -18,6 +17,7 @@ from induction_cli.evidence.circuits import IDEAL, CircuitsConfig, Examples, Ide
 from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
 from induction_cli.model import Patch, Transformer
+from induction_cli.plots import circuits as plots
 from induction_cli.run_dir import RunDir
 from induction_cli.tables import composition_rows, head_types
 from induction_cli.weights import head_weights

@@ -11,7 +11,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from induction_cli import plots
+from induction_cli.plots import score as plots
+from induction_cli.plots import style
+from induction_cli.plots import training as curves
 
 WINDOW = pd.DataFrame({"start_tokens": [2.0e6], "end_tokens": [3.3e6]})
 NO_WINDOW = pd.DataFrame({"start_tokens": [np.nan], "end_tokens": [np.nan]})
@@ -70,15 +72,15 @@ def drawn(figure: Figure) -> FigureCanvasAgg:
 
 
 FIGURES = {
-    "training_loss": lambda n, windows: (plots.training_loss, training(n), windows),
-    "training_loss, runs": lambda n, windows: (plots.training_loss, as_runs(training(n)), windows),
-    "score": lambda n, windows: (plots.in_context_learning_score, scores(n), windows),
-    "score, runs": lambda n, windows: (plots.in_context_learning_score, as_runs(scores(n), "abcdefghi"), windows),
-    "loss_by_index": lambda n, windows: (plots.loss_by_index, by_index(n, "loss"), windows),
-    "loss_derivative": lambda n, windows: (plots.loss_derivative, by_index(n, "derivative"), windows),
-    "heads": lambda n, windows: (plots.head_scores_over_tokens, heads(n), "prefix_matching", windows),
-    "heads, typed": lambda n, windows: (plots.head_scores_over_tokens, typed(heads(n)), "previous_token", windows),
-    "one head": lambda n, windows: (plots.head_scores_over_tokens, heads(n, 1, 1), "prefix_matching", windows),
+    "training_loss": lambda n, windows: (curves.training_loss, training(n), windows),
+    "training_loss, runs": lambda n, windows: (curves.training_loss, as_runs(training(n)), windows),
+    "score": lambda n, windows: (curves.in_context_learning_score, scores(n), windows),
+    "score, runs": lambda n, windows: (curves.in_context_learning_score, as_runs(scores(n), "abcdefghi"), windows),
+    "loss_by_index": lambda n, windows: (curves.loss_by_index, by_index(n, "loss"), windows),
+    "loss_derivative": lambda n, windows: (curves.loss_derivative, by_index(n, "derivative"), windows),
+    "heads": lambda n, windows: (curves.head_scores_over_tokens, heads(n), "prefix_matching", windows),
+    "heads, typed": lambda n, windows: (curves.head_scores_over_tokens, typed(heads(n)), "previous_token", windows),
+    "one head": lambda n, windows: (curves.head_scores_over_tokens, heads(n, 1, 1), "prefix_matching", windows),
     "co_timing": lambda n, windows: (plots.co_timing, scores(n), heads(n), windows),
 }
 
@@ -92,7 +94,7 @@ def test_every_figure_is_drawn_with_units_and_leaves_its_tables_alone(name, snap
     figure = function(*arguments)
     drawn(figure)
     assert figure.get_figwidth() * figure.dpi == 800
-    assert figure.axes[-2 if "loss_" in name and "training" not in name else -1].get_xlabel() == plots.TOKENS
+    assert figure.axes[-2 if "loss_" in name and "training" not in name else -1].get_xlabel() == style.TOKENS
     for axes in figure.axes:
         assert axes.get_ylabel()
     for argument, copy in zip(arguments, copies, strict=True):
@@ -125,52 +127,52 @@ def words(figure: Figure) -> list[str]:
 
 
 def test_the_window_is_named_once_and_only_where_there_is_one():
-    assert words(plots.training_loss(training(9), WINDOW)) == ["phase change"]
-    assert words(plots.training_loss(training(9), TWO_WINDOWS)) == ["phase change"]  # one would cover the other
+    assert words(curves.training_loss(training(9), WINDOW)) == ["phase change"]
+    assert words(curves.training_loss(training(9), TWO_WINDOWS)) == ["phase change"]  # one would cover the other
     apart = pd.DataFrame({"start_tokens": [0.5e6, 4e6], "end_tokens": [1e6, 4.5e6]})
-    assert words(plots.training_loss(training(9), apart)) == ["phase change"] * 2
+    assert words(curves.training_loss(training(9), apart)) == ["phase change"] * 2
     for windows in (None, NO_WINDOW, WINDOW[:0]):
-        assert words(plots.training_loss(training(9), windows)) == []
+        assert words(curves.training_loss(training(9), windows)) == []
     assert words(plots.co_timing(scores(9), heads(9), WINDOW)).count("phase change") == 1
 
 
 def test_a_window_beyond_the_data_does_not_stretch_the_axis():
     far = pd.DataFrame({"start_tokens": [4e6], "end_tokens": [9e6]})
-    assert plots.training_loss(training(9), far).axes[0].get_xlim()[1] == pytest.approx(5.0)
+    assert curves.training_loss(training(9), far).axes[0].get_xlim()[1] == pytest.approx(5.0)
 
 
 def test_log_tokens_leave_out_step_zero():
-    figure = plots.training_loss(training(9), WINDOW, log_tokens=True)
+    figure = curves.training_loss(training(9), WINDOW, log_tokens=True)
     drawn(figure)
     assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_xlim()[0] > 0
 
 
 def test_head_types_keep_their_colours_and_notable_heads_their_names():
-    figure = plots.head_scores_over_tokens(typed(heads(6)), "prefix_matching")
+    figure = curves.head_scores_over_tokens(typed(heads(6)), "prefix_matching")
     colours = {line.get_color() for line in figure.axes[0].lines}
-    assert colours == set(plots.HEAD_COLOURS.values())
+    assert colours == set(style.HEAD_COLOURS.values())
     assert any(word.startswith("L1H2 ") for word in words(figure))
     assert figure.axes[0].get_ylim() == (0, 1)
-    untyped = plots.head_scores_over_tokens(heads(6), "prefix_matching")
+    untyped = curves.head_scores_over_tokens(heads(6), "prefix_matching")
     assert "L1H2" in words(untyped) and len(untyped.axes[0].lines) == 6
 
 
 def test_a_head_below_a_tenth_is_not_named():
     table = heads(4)
     table["value"] *= 0.05
-    assert words(plots.head_scores_over_tokens(table, "prefix_matching")) == []
+    assert words(curves.head_scores_over_tokens(table, "prefix_matching")) == []
 
 
 def test_signed_scores_get_a_signed_axis():
     table = heads(4, measures=("copying",))
     table["value"] = table["value"] * 2 - 1
-    assert plots.head_scores_over_tokens(table, "copying").axes[0].get_ylim() == (-1, 1)
+    assert curves.head_scores_over_tokens(table, "copying").axes[0].get_ylim() == (-1, 1)
     drawn(plots.head_mosaic(table, "copying"))
 
 
 @pytest.mark.parametrize("names", [("one", "two", "three"), [f"run {n}" for n in range(16)]])
 def test_names_of_runs_do_not_overlap(names):
-    figure = plots.in_context_learning_score(as_runs(scores(9), names), WINDOW)
+    figure = curves.in_context_learning_score(as_runs(scores(9), names), WINDOW)
     renderer = drawn(figure).get_renderer()
     labels = [text for text in figure.axes[0].texts if text.get_text() in names]
     boxes = sorted((text.get_window_extent(renderer) for text in labels), key=lambda box: box.y0)
@@ -200,22 +202,22 @@ def test_mosaic_of_one_head_of_many_and_of_missing_values():
 
 def test_what_cannot_be_drawn_is_refused_by_name():
     with pytest.raises(ValueError, match="copying"):
-        plots.head_scores_over_tokens(heads(3), "copying")
+        curves.head_scores_over_tokens(heads(3), "copying")
     with pytest.raises(ValueError, match="step 99"):
         plots.head_mosaic(heads(3), "prefix_matching", step=99)
     with pytest.raises(ValueError, match="one run"):
-        plots.loss_by_index(as_runs(by_index(3, "loss")))
+        curves.loss_by_index(as_runs(by_index(3, "loss")))
 
 
 def test_heatmap_cells_follow_uneven_spacing():
-    assert plots._edges(np.array([0.0, 1.0, 4.0])).tolist() == [0.0, 0.5, 2.5, 5.5]
-    figure = plots.loss_derivative(by_index(5, "derivative"))
+    assert style.cell_edges(np.array([0.0, 1.0, 4.0])).tolist() == [0.0, 0.5, 2.5, 5.5]
+    figure = curves.loss_derivative(by_index(5, "derivative"))
     mesh = figure.axes[0].collections[0]
     assert mesh.norm.vmin == -mesh.norm.vmax
 
 
 def test_spread_keeps_order_and_distance():
-    assert plots._spread([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
-    assert plots._spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
-    places = plots._spread([0.1, 0.1, 0.12, 0.9], 0.1)
+    assert style.spread([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
+    assert style.spread([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
+    places = style.spread([0.1, 0.1, 0.12, 0.9], 0.1)
     assert all(np.diff(places) >= 0.1 - 1e-9) and places[-1] == 0.9

@@ -21,13 +21,16 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli import ablation, plots
+from induction_cli import ablation
 from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig
 from induction_cli.data import CHAIN, open_corpus
 from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation import final_head_types, load_snapshot, mean_z, open_held_out
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.model import Transformer
+from induction_cli.plots.ablate import ablation_scatter
+from induction_cli.plots.score import head_mosaic
+from induction_cli.plots.training import head_scores_over_tokens
 from induction_cli.run_dir import RunDir, RunError, Snapshot, read_tensors, relative, write_tensors
 
 TIED_TO_THE_RESULT = ("kinds", "heads", "n_examples", "batch_size", "random_tokens", "draws", "seed")
@@ -255,11 +258,11 @@ def draw(run: RunDir, room: RunDir) -> None:
             for column in ("in_context_learning_change", "before_after"):
                 if rows[column].notna().any():
                     lines = rows.assign(measure=column, value=rows[column])
-                    room.write_plot(f"{column}_{kind}", plots.head_scores_over_tokens(lines, column, windows))
+                    room.write_plot(f"{column}_{kind}", head_scores_over_tokens(lines, column, windows))
         last = rows[rows.step == rows.step.max()]
         mosaic = last.assign(measure="in_context_learning_change", value=last.in_context_learning_change)
-        room.write_plot(f"mosaic_{kind}", plots.head_mosaic(mosaic, "in_context_learning_change"))
-        room.write_plot(f"prefix_matching_{kind}", plots.ablation_scatter(last))
+        room.write_plot(f"mosaic_{kind}", head_mosaic(mosaic, "in_context_learning_change"))
+        room.write_plot(f"prefix_matching_{kind}", ablation_scatter(last))
 
 
 def count(n: int) -> str:

@@ -18,7 +18,6 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from induction_cli import plots_circuits as plots
 from induction_cli.config import CircuitsConfig, EvaluationConfig, TrainConfig, require
 from induction_cli.data import CHAIN, open_corpus
 from induction_cli.device import choose_device, choose_threads
@@ -28,6 +27,7 @@ from induction_cli.measures.circuits import ov_eigenvalues
 from induction_cli.measures.intervals import mean_interval, resamples
 from induction_cli.measures.losses import per_token_loss
 from induction_cli.model import Transformer
+from induction_cli.plots import circuits as plots
 from induction_cli.run_dir import RunDir, relative
 from induction_cli.tables import composition_rows, head_types, score_rows
 from induction_cli.weights import head_weights

@@ -24,7 +24,6 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from induction_cli import plots
 from induction_cli.config import ConfigError, GeneralizeConfig
 from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation import LENGTH, REPEATS, random_tokens
@@ -32,6 +31,7 @@ from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eig
 from induction_cli.measures.components import copying
 from induction_cli.measures.intervals import correlation, group_means, mean_interval, resamples
 from induction_cli.model import Patch
+from induction_cli.plots import style
 from induction_cli.prompts import (
     CATEGORIES,
     FIRST,
@@ -634,7 +634,7 @@ def behaviour_scatter(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure
     for axes, name in zip(np.atleast_1d(figure.subplots(1, max(1, len(there)))), there, strict=False):
         for kind, wanted in (("other", False), ("induction", True)):
             dots = heads[[head in chosen for head in heads.index]] if wanted else heads
-            colour = plots.HEAD_COLOURS[kind]
+            colour = style.HEAD_COLOURS[kind]
             axes.scatter(
                 dots.prefix_matching, dots[name], s=14, color=colour, alpha=0.8, linewidth=0, zorder=2 + wanted
             )
@@ -643,8 +643,8 @@ def behaviour_scatter(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure
             _name_dot(axes, row.prefix_matching, row[name], label(head), above=place % 2 == 0)  # type: ignore[arg-type]
         found = rank[(rank.x == "prefix_matching") & (rank.y == name)].iloc[0]
         note = f"rank correlation {found.correlation:.2f}\n95%: {found.low:.2f} to {found.high:.2f}"
-        axes.set_title(f"{_words(name)}\n{note}", loc="left", fontsize=plots.SMALL - 1, color=plots.FAINT)
-        axes.axhline(0, color=plots.FAINT, linewidth=0.8, zorder=1)
+        axes.set_title(f"{_words(name)}\n{note}", loc="left", fontsize=style.SMALL - 1, color=style.FAINT)
+        axes.axhline(0, color=style.FAINT, linewidth=0.8, zorder=1)
         _finish(axes, "prefix matching less control", "attention less control")
     return figure
 
@@ -653,14 +653,14 @@ def _name_dot(axes: Axes, x: float, y: float, text: str, above: bool) -> None:
     offset, side = ((-4, 2), "bottom") if above else ((-4, -2), "top")
     axes.annotate(
         text, (x, y), xytext=offset, textcoords="offset points", ha="right", va=side,
-        fontsize=plots.SMALL - 2, color=plots.INK,
+        fontsize=style.SMALL - 2, color=style.INK,
     )  # fmt: skip
 
 
 def _finish(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=plots.SMALL, color=plots.INK)
-    axes.set_ylabel(y, fontsize=plots.SMALL, color=plots.INK)
-    axes.tick_params(labelsize=plots.SMALL - 1, colors=plots.INK)
+    axes.set_xlabel(x, fontsize=style.SMALL, color=style.INK)
+    axes.set_ylabel(y, fontsize=style.SMALL, color=style.INK)
+    axes.tick_params(labelsize=style.SMALL - 1, colors=style.INK)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -683,19 +683,19 @@ def few_shot_plot(table: pd.DataFrame) -> Figure:
             these = rows[rows.removed == kind]
             spread = np.linspace(-0.2, 0.2, len(these)) if len(these) > 1 else [0.0]
             value, low, high = (these[column].to_numpy() for column in ("value", "low", "high"))
-            colour = plots.HEAD_COLOURS["induction" if kind == "induction" else "other"]
+            colour = style.HEAD_COLOURS["induction" if kind == "induction" else "other"]
             axes.errorbar(
                 place + np.array(spread), value, (value - low, high - value), fmt="o", markersize=4, linewidth=0.8,
-                color=plots.INK if kind == "none" else colour,
+                color=style.INK if kind == "none" else colour,
             )  # fmt: skip
         if task in CHANCE:
             chance = CHANCE[task]
-            axes.axhline(chance, color=plots.FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
-            axes.text(-0.4, chance, "chance", fontsize=plots.SMALL - 2, color=plots.FAINT, va="bottom")
-        axes.set_title(TASKS[task], loc="left", fontsize=plots.SMALL - 1, color=plots.FAINT)
+            axes.axhline(chance, color=style.FAINT, linewidth=0.8, linestyle=(0, (4, 2)))
+            axes.text(-0.4, chance, "chance", fontsize=style.SMALL - 2, color=style.FAINT, va="bottom")
+        axes.set_title(TASKS[task], loc="left", fontsize=style.SMALL - 1, color=style.FAINT)
         axes.set_xticks(range(len(kinds)), [REMOVED[kind] for kind in kinds])
         _finish(axes, "removed", "")
-        axes.tick_params(axis="x", labelsize=plots.SMALL - 2)
+        axes.tick_params(axis="x", labelsize=style.SMALL - 2)
         axes.set_xlim(-0.5, len(kinds) - 0.5)
     return figure
 

@@ -12,13 +12,13 @@ from rich.progress import track
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from induction_cli import plots
 from induction_cli.config import PertokenPcaConfig
 from induction_cli.data import CHAIN, Corpus, held_out_windows, open_corpus
 from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation import load_snapshot, losses_at
 from induction_cli.measures.intervals import group_means, resamples
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
+from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
 from induction_cli.run_dir import RunDir, RunError, relative
 from induction_cli.traces import trace_page
 
@@ -153,9 +153,7 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
         "phase_change",
         pd.concat(windows_table) if windows_table else pd.DataFrame(columns=["run", "start_tokens", "end_tokens"]),
     )
-    room.write_plot(
-        "pertoken_pca", plots.pertoken_pca(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist())
-    )
+    room.write_plot("pertoken_pca", draw_paths(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist()))
     if traces:
         room.write_table("traces", pd.concat(traces))
         # from memory: read back from the table, tokens such as None and NA would be missing values

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli import plots
 from induction_cli.config import EvaluationConfig, ScoreConfig, TrainConfig, require
 from induction_cli.data import CHAIN, open_corpus
 from induction_cli.device import choose_device, choose_threads
@@ -34,6 +33,8 @@ from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
 from induction_cli.model import Transformer
+from induction_cli.plots import training as curves
+from induction_cli.plots.score import co_timing, head_mosaic
 from induction_cli.run_dir import RunDir
 from induction_cli.tables import (
     chain_rows,
@@ -292,15 +293,15 @@ def draw(room: RunDir) -> None:
             (room.path / "plots" / f"{plot}.{kind}").unlink(missing_ok=True)
     for measure in DEFINITIONS:
         if heads[heads.measure == measure].value.notna().any():
-            room.write_plot(f"mosaic_{measure}", plots.head_mosaic(heads, measure))
+            room.write_plot(f"mosaic_{measure}", head_mosaic(heads, measure))
             if over_time:
-                room.write_plot(measure, plots.head_scores_over_tokens(heads, measure, windows))
+                room.write_plot(measure, curves.head_scores_over_tokens(heads, measure, windows))
     if over_time:
         learning = room.table("in_context_learning")
-        room.write_plot("in_context_learning", plots.in_context_learning_score(learning, windows))
-        room.write_plot("co_timing", plots.co_timing(learning, heads, windows))
-        room.write_plot("loss_by_index", plots.loss_by_index(room.table("loss_by_index"), windows))
-        room.write_plot("loss_derivative", plots.loss_derivative(room.table("loss_derivative"), windows))
+        room.write_plot("in_context_learning", curves.in_context_learning_score(learning, windows))
+        room.write_plot("co_timing", co_timing(learning, heads, windows))
+        room.write_plot("loss_by_index", curves.loss_by_index(room.table("loss_by_index"), windows))
+        room.write_plot("loss_derivative", curves.loss_derivative(room.table("loss_derivative"), windows))
 
 
 def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
@@ -349,4 +350,4 @@ def gather(runs: list[RunDir], room: RunDir) -> None:
     room.write_table("correlations", correlation_rows(room.table("head_scores")))
     room.write_table("departures", departure_rows(runs))
     learning = room.table("in_context_learning")
-    room.write_plot("in_context_learning", plots.in_context_learning_score(learning))
+    room.write_plot("in_context_learning", curves.in_context_learning_score(learning))

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from induction_cli import plots, training
+from induction_cli import training
 from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
 from induction_cli.measures import phase_change
+from induction_cli.plots import smear as plots
 from induction_cli.run_dir import RunDir, relative
 
 RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way

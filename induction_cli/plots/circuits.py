@@ -14,7 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from induction_cli.plots import (
+from induction_cli.plots.style import (
     FAINT,
     HEAD_COLOURS,
     INK,
@@ -22,14 +22,14 @@ from induction_cli.plots import (
     RUN_COLOURS,
     SMALL,
     TEXT,
-    _colour_bar,
-    _End,
-    _figure,
-    _finish,
-    _head,
-    _ink_on,
-    _name_ends,
-    _words,
+    End,
+    colour_bar,
+    finish,
+    headline,
+    in_words,
+    ink_on,
+    name_ends,
+    new_figure,
 )
 
 MAXIMUM_PANELS, COLUMNS = 24, 6  # of eigenvalues
@@ -88,7 +88,7 @@ def composition(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     n_layers, n_heads = int(last["layer"].max()) + 1, int(max(last["head"].max(), last["from_head"].max())) + 1
     figure = Figure(figsize=(8, 2.6 + 1.1 * n_layers), dpi=100, layout=_layout())
     panels = figure.subplots(1, 3, width_ratios=(2, 1, 1))
-    _head(figure, panels[0], "Which heads read what earlier heads wrote (composition above chance)", "")
+    headline(figure, panels[0], "Which heads read what earlier heads wrote (composition above chance)", "")
     top = max(float(last["above_baseline"].max()), 1e-9)
     size = float(np.clip(30 / n_heads, 4, 8))
     for axes, kind in zip(panels, "KQV", strict=True):
@@ -139,7 +139,7 @@ def composition_over_tokens(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     types = _types(heads)
     table = table[(table["kind"] == "K") & (table["value"] > 0)]  # 0: a head that writes nothing yet
     pairs = table.groupby(["from_layer", "from_head", "layer", "head"])
-    figure, axes = _figure(
+    figure, axes = new_figure(
         "K-composition during training", "coloured: from a previous-token head to an induction head; grey: other pairs"
     )
     ends = []
@@ -150,10 +150,10 @@ def composition_over_tokens(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
         width, order = (2, 3) if wanted else (1, 2)
         axes.plot(line["tokens"] / 1e6, line["above_baseline"], color=colour, linewidth=width, zorder=order)
         name = f"{_name((from_layer, from_head))} to {_name((layer, head))}"
-        ends.append(_End(float(line["above_baseline"].iloc[-1]), name, colour if wanted else FAINT))
+        ends.append(End(float(line["above_baseline"].iloc[-1]), name, colour if wanted else FAINT))
     axes.axhline(0, color=FAINT, linewidth=1)
-    _finish(axes, "K-composition above chance", None)
-    _name_ends(axes, sorted(ends, key=lambda end: end.y)[-MAXIMUM_LABELS:])
+    finish(axes, "K-composition above chance", None)
+    name_ends(axes, sorted(ends, key=lambda end: end.y)[-MAXIMUM_LABELS:])
     return figure
 
 
@@ -168,7 +168,7 @@ def qk_terms(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     grid = grid.dropna(how="all").dropna(axis=1, how="all")
     weights = table.groupby(["from_layer", "from_head"])["previous_token"].first()
     values, (rows, columns) = grid.to_numpy(dtype=float), grid.shape
-    figure, axes = _figure(
+    figure, axes = new_figure(
         "Trace of the QK term through each earlier head",
         "high: the later head's query matches the token that the earlier head moved to the key",
         2.2 + 0.36 * rows,
@@ -179,7 +179,7 @@ def qk_terms(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     if columns <= 12:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                ink = _ink_on(image.cmap(norm(value)))
+                ink = ink_on(image.cmap(norm(value)))
                 axes.text(column + 0.5, row + 0.5, f"{value:,.0f}", ha="center", va="center", fontsize=SMALL, color=ink)
     every = max(1, columns // 12)
     axes.set_xticks(np.arange(columns)[::every] + 0.5, [_name(which) for which in grid.columns[::every]])
@@ -193,7 +193,7 @@ def qk_terms(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     axes.tick_params(length=0, labelsize=SMALL)
     axes.set_xlabel("later head", fontsize=TEXT, color=INK)
     axes.set_ylabel("earlier head,\nprevious-token score", fontsize=TEXT, color=INK)
-    _colour_bar(figure, axes, image, "")
+    colour_bar(figure, axes, image, "")
     return figure
 
 
@@ -326,7 +326,7 @@ def ideal_head_controls(table: pd.DataFrame) -> Figure:
                 interval = [row[f"{column}_low"], row[f"{column}_high"]]
                 axes.plot(interval, [y + shift] * 2, color=colours[which], linewidth=1.5)
                 axes.plot(row[column], y + shift, "o", color=colours[which], markersize=5)
-        axes.set_yticks(range(len(names)), [f"{name} ({_words(roles[name]).split()[0]})" for name in names])
+        axes.set_yticks(range(len(names)), [f"{name} ({in_words(roles[name]).split()[0]})" for name in names])
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)
         _plain(axes, "loss (nats)")
     panels[0].set_ylim(len(names) - 0.5, -0.5)
