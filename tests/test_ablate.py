@@ -200,7 +200,7 @@ def fed(run, tmp_path):
 
 
 def sides(claim: str, fed: RunDir) -> list[bool | None]:
-    return [effect.holds for effect in CLAIMS[claim](fed.path)]
+    return [effect.holds for effect in CLAIMS[claim]([fed.path])]
 
 
 @pytest.mark.parametrize("claim", ["3a", "3b", "3d", "3e", "3f"])
@@ -215,10 +215,10 @@ def test_claims_can_fail(fed):
 
 
 def test_rank_correlation_pools_the_heads_of_all_seeds(fed):
-    effects = CLAIMS["3c"](fed(induction=0.4, other=0.02).path)
+    effects = CLAIMS["3c"]([fed(induction=0.4, other=0.02).path])
     assert len(effects) == 1 and effects[0].runs == 3 and "18 heads" in effects[0].run
 
 
 def test_line_3_without_ablations_is_not_tested(tmp_path):
     for claim in ("3a", "3b", "3c", "3d", "3e", "3f"):
-        assert CLAIMS[claim](tmp_path) == []
+        assert CLAIMS[claim]([tmp_path]) == []
