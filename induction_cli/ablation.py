@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from induction_cli.any_model import Model, as_model
 from induction_cli.model import Attention, Patch, Transformer, smear
 
 KINDS = ("pattern_preserving", "full", "mean")
@@ -40,9 +40,9 @@ def single_heads(n_layers: int, n_heads: int) -> list[Ablation]:
     return [[(layer, head)] for layer in range(n_layers) for head in range(n_heads)]
 
 
-def check(model: Transformer, ablations: Sequence[Ablation], kind: str, mean_z: Tensor | None) -> None:
+def check(model: Model | Transformer, ablations: Sequence[Ablation], kind: str, mean_z: Tensor | None) -> None:
     """Raise ValueError for a head that does not exist, an unknown kind, or means that are missing or do not fit."""
-    config = model.config
+    config = as_model(model)
     for layer, head in (pair for ablation in ablations for pair in ablation):
         if layer not in range(config.n_layers) or head not in range(config.n_heads):
             raise ValueError(
@@ -67,7 +67,7 @@ def take(x: Tensor, at: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def plain(
-    model: Transformer,
+    model: Model | Transformer,
     tokens: Tensor,
     ablations: Sequence[Ablation] | None = None,
     kind: str = "pattern_preserving",
@@ -76,27 +76,30 @@ def plain(
 ) -> Losses:
     """Losses with and without the ablated heads, by definition: one whole run of the model for each ablation.
 
+    Of any model: nothing but `Patch` is used.
+
     tokens [batch, n_ctx + 1]; ablations: default every head alone; positions [batch, chosen]: columns whose losses are
     asked for, default every one; mean_z [layer, head, d_head], for kind 'mean'. Raises ValueError for bad arguments.
     """
-    config = model.config
-    ablations = single_heads(config.n_layers, config.n_heads) if ablations is None else ablations
+    model = as_model(model)
+    ablations = single_heads(model.n_layers, model.n_heads) if ablations is None else ablations
     check(model, ablations, kind, mean_z)
-    inputs, targets = tokens[:, :-1], tokens[:, 1:]
-    logits, kept = model(inputs, record=("pattern",) if kind == "pattern_preserving" else ())
+    patterns = {}
+    if kind == "pattern_preserving":
+        patterns = dict(enumerate(model.activations(tokens[:, :-1], ("pattern",)).pattern))
 
-    def losses(logits: Tensor) -> Tensor:
-        every = F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
-        return every if positions is None else every.gather(1, positions)
+    def losses(patch: Patch) -> Tensor:
+        every = model.losses(tokens, patch)
+        return every if positions is None else every.gather(1, positions.to(every.device))
 
-    def patch(ablation: Ablation) -> Patch:
-        scale = torch.ones(config.n_layers, config.n_heads)
+    def without(ablation: Ablation) -> Patch:
+        scale = torch.ones(model.n_layers, model.n_heads)
         for layer, head in ablation:
             scale[layer, head] = 0
-        return Patch(scale, mean_z if kind == "mean" else None, dict(enumerate(kept.pattern)))
+        return Patch(scale, mean_z if kind == "mean" else None, patterns)
 
-    clean = losses(logits)
-    ablated = [losses(model(inputs, patch=patch(ablation))) for ablation in ablations]
+    clean = losses(Patch())
+    ablated = [losses(without(ablation)) for ablation in ablations]
     return Losses(clean, torch.stack(ablated) if ablated else clean.new_empty(0, *clean.shape))
 
 

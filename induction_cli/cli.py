@@ -23,6 +23,13 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Settings of conf/, as model.d_model=64 data=files."),
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, or a folder of runs.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A run, a folder of runs, hf:NAME[@REVISION], hf:NAME@step{0,1,2}, a folder, a .gguf file, or smollm2.",
+    ),
+]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN_DIR... [KEY=VALUE]", help="Runs, then settings.")]
 Experiment = Annotated[
     str | None, typer.Option("--experiment", "-e", metavar="NAME", help="A recipe of experiments/<command>/.")
@@ -75,16 +82,16 @@ def train(
 
 @app.command()
 def score(
-    run_dir: RunDirectory,
+    source: Model,
     overrides: Overrides = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Score every head and the in-context learning of every snapshot of a run."""
+    """Score every head and the in-context learning of every snapshot."""
     from induction_cli import launch
 
-    launch.start("score", overrides or [], [run_dir], experiment, multirun, print_config)
+    launch.start("score", overrides or [], [source], experiment, multirun, print_config)
 
 
 @app.command("pertoken-pca")
@@ -116,23 +123,25 @@ def smear(
 
 @app.command()
 def ablate(
-    run_dir: RunDirectory,
+    source: Model,
     overrides: Overrides = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Take heads out of a run's snapshots, one by one: does in-context learning go?"""
+    """Take heads out of every snapshot, one by one: does in-context learning go?
+
+    A run takes minutes. A pretrained model runs once for each head and window of text: start with -e smollm2, which
+    has few and short windows.
+    """
     from induction_cli import launch
 
-    launch.start("ablate", overrides or [], [run_dir], experiment, multirun, print_config)
+    launch.start("ablate", overrides or [], [source], experiment, multirun, print_config)
 
 
 @app.command()
 def generalize(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A run, hf:NAME, a folder, a .gguf file, or smollm2.")
-    ],
+    source: Model,
     overrides: Overrides = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
@@ -146,7 +155,7 @@ def generalize(
 
 @app.command()
 def circuits(
-    run_dir: RunDirectory,
+    source: Model,
     overrides: Overrides = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
@@ -155,7 +164,33 @@ def circuits(
     """Read the heads' weights, and put an ideal induction head in their place."""
     from induction_cli import launch
 
-    launch.start("circuits", overrides or [], [run_dir], experiment, multirun, print_config)
+    launch.start("circuits", overrides or [], [source], experiment, multirun, print_config)
+
+
+@app.command()
+def recall(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Minimal system: train associative memories on triggers whose followers change, and read them out."""
+    from induction_cli import launch
+
+    launch.start("recall", overrides or [], [], experiment, multirun, print_config)
+
+
+@app.command()
+def classify(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the minimal classification network: in context or from weights, and how suddenly?"""
+    from induction_cli import launch
+
+    launch.start("classify", overrides or [], [], experiment, multirun, print_config)
 
 
 @app.command()
@@ -174,12 +209,40 @@ def export(
 
 
 @app.command()
+def compare(
+    arguments: Runs,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Lay the tables of many models side by side: does the story hold from small to large?"""
+    from induction_cli import launch
+
+    run_dirs, overrides = split_arguments(arguments)
+    launch.start("compare", overrides, run_dirs, experiment, multirun, print_config)
+
+
+@app.command()
 def report(arguments: Runs, print_config: PrintConfig = False) -> None:
-    """Say for each claim of the paper what the tables of these runs show."""
+    """Say for each claim what the tables of these runs show, and put everything on one page."""
     from induction_cli import launch
 
     run_dirs, overrides = split_arguments(arguments)
     launch.start("report", overrides, run_dirs, print_config=print_config)
+
+
+@app.command()
+def reproduce(
+    overrides: Overrides = None,
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", "-e", metavar="NAME", help="smoke, quick (default), laptop or paper.")
+    ] = None,
+    print_config: PrintConfig = False,
+) -> None:
+    """Run all six lines of evidence, from training to one page; started again, go on where it stopped."""
+    from induction_cli import launch
+
+    launch.start("reproduce", overrides or [], [], experiment, print_config=print_config)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

@@ -11,16 +11,15 @@ import torch
 from torch import Tensor
 
 from induction_cli import ablation
+from induction_cli.any_model import Model, as_model
 from induction_cli.config import EvaluationConfig, require
 from induction_cli.data import CHAIN, Corpus, held_out_windows
 from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
 from induction_cli.measures.components import copying
-from induction_cli.measures.losses import per_token_loss
 from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir, RunError, Snapshot
 from induction_cli.tables import head_types, score_rows
-from induction_cli.weights import head_weights
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 PATTERN = 1 << 21  # entries of attention patterns in memory at once, 8 MB: they stay in cache
@@ -52,6 +51,11 @@ class HeldOut:
 
     windows: Tensor  # [example, n_ctx + 1], in overlapping chains
     repeated: Tensor  # [sequence, 101]
+    chain: int = CHAIN  # neighbouring windows that share tokens; 1: none do
+
+    def text(self, n: int) -> Tensor:
+        """At most n texts that share no tokens, [text, n_ctx]."""
+        return self.windows[:: self.chain, :-1][:n]
 
 
 def open_held_out(corpus: Corpus, n_ctx: int, config: EvaluationConfig) -> HeldOut:
@@ -65,40 +69,38 @@ def open_held_out(corpus: Corpus, n_ctx: int, config: EvaluationConfig) -> HeldO
 
 
 @torch.no_grad()
-def held_out_losses(model: Transformer, windows: Tensor, batch_size: int = 16) -> Tensor:
+def held_out_losses(model: Model | Transformer, windows: Tensor, batch_size: int = 16) -> Tensor:
     """Per-token loss [example, n_ctx] in nats, on the CPU; column i - 1 is index i."""
-    device, losses = model.W_E.device, torch.empty(len(windows), windows.shape[1] - 1)
+    model, losses = as_model(model), torch.empty(len(windows), windows.shape[1] - 1)
     for i in range(0, len(windows), batch_size):
-        batch = windows[i : i + batch_size].to(device)
-        losses[i : i + batch_size] = per_token_loss(model.final_residual(batch[:, :-1]), model.W_U, batch[:, 1:]).cpu()
+        losses[i : i + batch_size] = model.losses(windows[i : i + batch_size]).cpu()
     return losses
 
 
 @torch.no_grad()
 def pattern_scores(
-    model: Transformer, tokens: Tensor, measures: Mapping[str, Callable[[Tensor], Tensor]]
+    model: Model | Transformer, tokens: Tensor, measures: Mapping[str, Callable[[Tensor], Tensor]]
 ) -> dict[str, Tensor]:
     """Each measure on each head's pattern, {name: [sequence, layer, head]}; patterns are reduced layer by layer."""
-    names, device = list(measures), model.W_E.device
-    at_once = max(1, PATTERN // (model.config.n_heads * tokens.shape[1] ** 2))
+    model, names = as_model(model), list(measures)
+    at_once = max(1, PATTERN // (model.n_heads * tokens.shape[1] ** 2))
 
     def reduce(pattern: Tensor) -> Tensor:
         return torch.stack([measures[name](pattern) for name in names])
 
     kept = [
-        torch.stack(model.activations(some.to(device), {"pattern": reduce}).pattern, 2).cpu()
+        torch.stack(model.activations(some, {"pattern": reduce}).pattern, 2).float().cpu()
         for some in tokens.split(at_once)
     ]
     scores = torch.cat(kept, 1)  # [measure, sequence, layer, head]
     return {name: scores[i] for i, name in enumerate(names)}
 
 
-def head_scores(model: Transformer, held_out: HeldOut, n_examples: int) -> dict[str, Tensor]:
+def head_scores(model: Model | Transformer, held_out: HeldOut, n_examples: int) -> dict[str, Tensor]:
     """The two scores watched during training, {measure: [sequence, layer, head]}."""
-    text = held_out.windows[::CHAIN, :-1][:n_examples]
     return {
         **pattern_scores(model, held_out.repeated, {"prefix_matching": attention.prefix_matching}),
-        **pattern_scores(model, text, {"previous_token": attention.previous_token}),
+        **pattern_scores(model, held_out.text(n_examples), {"previous_token": attention.previous_token}),
     }
 
 
@@ -114,36 +116,61 @@ def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = 
     return model.to(device).eval()
 
 
+def empty_scores(model: Model) -> Tensor:
+    """[layer, head] of a score that the model's heads cannot have."""
+    return torch.full((model.n_layers, model.n_heads), torch.nan)
+
+
 @torch.no_grad()
-def copying_scores(model: Transformer, tokens: Tensor) -> Tensor:
-    """The paper's copying score of every head on random tokens [sequence, 25], [sequence, layer, head]."""
-    weights = head_weights(model)
-    kept = model.activations(tokens.to(model.W_E.device), ("pattern", "z"))
-    layers = zip(kept.pattern, kept.z, weights.W_O, strict=True)
-    return torch.stack(
-        [copying(pattern, z, W_O, weights.W_U, tokens.to(z.device)) for pattern, z, W_O in layers], 1
-    ).cpu()
+def copying_scores(model: Model | Transformer, tokens: Tensor) -> Tensor:
+    """The paper's copying score of every head on random tokens [sequence, 25], [sequence, layer, head].
+
+    nan where the heads' weights are not known.
+    """
+    model = as_model(model)
+    if model.no_weights:
+        return empty_scores(model)[None]
+    kept, at, W_U = model.activations(tokens, ("pattern", "z")), tokens.to(model.device), model.W_U
+    layers = enumerate(zip(kept.pattern, kept.z, strict=True))
+    return torch.stack([copying(pattern, z, model.heads(i).W_O, W_U, at) for i, (pattern, z) in layers], 1).cpu()
 
 
-def weight_scores(model: Transformer, previous_token: Tensor) -> dict[str, Tensor]:
-    """Scores from weights alone, {measure: [layer, head]}; previous_token [layer, head] weighs the QK trace's terms."""
-    w = head_weights(model)
-    eigenvalues = torch.stack([ov_eigenvalues(w.W_E, V, O, w.W_U) for V, O in zip(w.W_V, w.W_O, strict=True)])
-    traces = [
-        qk_trace(
-            w.W_E,
-            w.W_Q[layer],
-            w.W_K[layer],
-            w.W_V[:layer].flatten(0, 1),
-            w.W_O[:layer].flatten(0, 1),
-            previous_token[:layer].flatten().to(w.W_E),
-        )
-        for layer in range(len(w.W_Q))
-    ]
-    return {
-        "copying_eigenvalues": copying_eigenvalue_statistic(eigenvalues).cpu(),
-        "qk_trace": torch.stack(traces).cpu(),
-    }
+@torch.no_grad()
+def layer_eigenvalues(model: Model | Transformer) -> Tensor:
+    """`measures.circuits.ov_eigenvalues` of every head, [layer, head, d_head]; W_U W_E is made once for all layers."""
+    model = as_model(model)
+    through, one = model.W_U @ model.W_E, torch.eye(model.d_model, device=model.device)
+    weights = (model.heads(layer) for layer in range(model.n_layers))
+    return torch.stack([ov_eigenvalues(through, w.W_V, w.W_O, one) for w in weights]).cpu()
+
+
+@torch.no_grad()
+def weight_scores(model: Model | Transformer, previous_token: Tensor) -> dict[str, Tensor]:
+    """Scores from weights alone, {measure: [layer, head]}; previous_token [layer, head] weighs the QK trace's terms.
+
+    nan where the weights are not known, or do not say what attends to what (`Model.no_qk`).
+    """
+    model = as_model(model)
+    found = dict.fromkeys(("copying_eigenvalues", "qk_trace"), empty_scores(model))
+    if not model.no_weights:
+        found["copying_eigenvalues"] = copying_eigenvalue_statistic(layer_eigenvalues(model))
+    if not model.no_qk:
+        w = [model.heads(layer) for layer in range(model.n_layers)]
+        W_V, W_O = torch.cat([each.W_V for each in w]), torch.cat([each.W_O for each in w])
+        weight, n = previous_token.flatten().to(model.W_E), model.n_heads
+        traces = [
+            qk_trace(model.W_E, own.W_Q, own.W_K, W_V[: i * n], W_O[: i * n], weight[: i * n])
+            for i, own in enumerate(w)
+        ]
+        found["qk_trace"] = torch.stack(traces).cpu()
+    return found
+
+
+def not_applicable(model: Model | Transformer) -> dict[str, str]:
+    """{measure: why the model's heads cannot have it}."""
+    model = as_model(model)
+    why = dict.fromkeys(("copying", "copying_eigenvalues"), model.no_weights) | {"qk_trace": model.no_qk}
+    return {measure: reason for measure, reason in why.items() if reason}
 
 
 @torch.no_grad()
@@ -160,18 +187,18 @@ def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: 
 
 
 @torch.no_grad()
-def mean_z(model: Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
+def mean_z(model: Model | Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
     """Each head's mean z over held-out tokens [example, pos], [layer, head, d_head]: what mean ablation fills in."""
-    total = torch.zeros(model.config.n_layers, model.config.n_heads, model.config.d_head)
+    model = as_model(model)
+    total = torch.zeros(model.n_layers, model.n_heads, model.d_head)
     for batch in tokens.split(batch_size):
-        kept = model.activations(batch.to(model.W_E.device), {"z": lambda z: z.sum((0, 1))})
+        kept = model.activations(batch, {"z": lambda z: z.sum((0, 1))})
         total += torch.stack(kept.z).cpu()
     return total / tokens.numel()
 
 
-def final_head_types(run: RunDir, model: Transformer) -> pd.DataFrame:
-    """layer,head,head_type of a run's last snapshot (`model`), from what training measured and the weights."""
-    heads = run.table("head_scores")
+def final_head_types(heads: pd.DataFrame, model: Model | Transformer) -> pd.DataFrame:
+    """layer,head,head_type of the last snapshot (`model`), from what was measured of its heads and the weights."""
     last = heads[heads.step == heads.step.max()]
     previous = last[last.measure == "previous_token"].pivot(index="layer", columns="head", values="value")
     eigenvalues = weight_scores(model, torch.tensor(previous.to_numpy(copy=True)))["copying_eigenvalues"]

@@ -49,6 +49,7 @@ class Family:
     final_norm: str  # in the model
     norm_before: str = ""  # in a layer; "" where there is none
     norm_after: str = ""  # of what W_O gives, in a layer
+    rotary: bool = True  # positions turn queries and keys, so W_Q W_K^T alone is not what attends
 
 
 def matrix(module: Any) -> Tensor:
@@ -85,7 +86,7 @@ FAMILIES = {
     "olmo": LLAMA,
     "olmo2": OLMO2,
     "olmo3": OLMO2,
-    "gpt2": Family("attn", "c_proj", fused_by_kind, "transformer.ln_f", norm_before="ln_1"),
+    "gpt2": Family("attn", "c_proj", fused_by_kind, "transformer.ln_f", norm_before="ln_1", rotary=False),
     "gpt_neox": Family("attention", "dense", fused_by_head, "gpt_neox.final_layer_norm", norm_before="input_layernorm"),
 }
 

@@ -44,7 +44,8 @@ from induction_cli.files import beside
 
 log = logging.getLogger(__name__)
 
-TAKE_MODELS = {"generalize"}  # commands whose RUN_DIR may be any model source
+TAKE_MODELS = {"score", "ablate", "generalize", "circuits"}  # commands whose RUN_DIR may be any model source
+GO_ON = {"reproduce"}  # commands that go on with a folder of theirs
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -334,7 +335,8 @@ def stoppable(run_dir: Path, command: str = "train") -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         number = getattr(error, "signal", None)  # training.Interrupted: the run is saved
-        hint = f"; to go on: induction train --resume {shown(run_dir)}" if number and command == "train" else ""
+        how = {"train": f"induction train --resume {shown(run_dir)}", "reproduce": "the same command again"}
+        hint = f"; to go on: {how[command]}" if number and command in how else ""
         raise Stopped(f"interrupted{hint}", 128 + (number or signal.SIGINT)) from error
 
 
@@ -347,17 +349,26 @@ def is_model(command: str, name: Path | str) -> bool:
     return is_source(str(name))
 
 
-def choose_folder(command: str, run_dirs: Sequence[Path | str], overrides: list[Override], multirun: bool) -> Path:
-    """Inside the run that is analysed, else runs/<command>/<time>; hydra.run.dir and hydra.sweep.dir say otherwise."""
+def choose_folder(
+    command: str, config: Any, run_dirs: Sequence[Path | str], overrides: list[Override], multirun: bool
+) -> Path:
+    """Inside the run that is analysed, else runs/<command>/<time>; hydra.run.dir and hydra.sweep.dir say otherwise.
+
+    A command that can go on with what it did before says where (see evidence/reproduce.py).
+    """
     setting = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     asked = [str(override.value()) for override in overrides if override.key_or_group == setting]
     if asked:
         chosen = Path(asked[0])
+        if command in GO_ON and (chosen / "steps.json").exists():
+            return chosen
         require(not chosen.exists() or not any(chosen.iterdir()), f"{setting} is '{chosen}', which is not empty")
         return chosen
     if len(run_dirs) == 1 and not is_model(command, run_dirs[0]):
         return Path(run_dirs[0]) / command
-    return fresh_folder(Path("runs") / command)
+    parent = Path("runs") / command
+    begun = room_of(command).folder_to_go_on_with(config, parent) if command in GO_ON else None
+    return begun or fresh_folder(parent)
 
 
 def hydra_settings(command: str, out_dir: Path, overrides: list[Override]) -> list[str]:
@@ -393,7 +404,7 @@ def start(
     configs = compose(command, [[*recipe, *job_overrides] for job_overrides in each_job(parsed)])
     if print_config:
         return show(configs)
-    out_dir = choose_folder(command, run_dirs, parsed, multirun)
+    out_dir = choose_folder(command, configs[0], run_dirs, parsed, multirun)
     require("${" not in str(out_dir.absolute()), f"Hydra cannot write to '{out_dir}', as '${{' is in its name")
     typed = [str(override.input_line) for override in parsed]
     done = Launch(several=multirun)

@@ -40,6 +40,7 @@ EXAMPLES = "gpt2, gpt_neox, llama, mistral, olmo, olmo2, phi3, qwen2, qwen3, gem
 START_TOKENS = ("<|endoftext|>", "<|begin_of_text|>", "<bos>", "<s>")  # tried where the tokenizer declares none
 SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")  # configuration and tokenizer
 SAFE, PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
+LIBRARIES = 5e8  # bytes that torch, transformers and pandas take before any model
 HUB_SECONDS = 3.0  # how long the hub may take to answer at all
 
 
@@ -167,6 +168,7 @@ class Run:
     reductions: Mapping[str, Callable[[Tensor], Tensor]]
     patch: Patch
     eager: bool  # the architecture's own attention, which has patterns, not the fused one
+    head_patterns: Mapping[tuple[int, int], Tensor] = field(default_factory=dict)  # given to single heads
     kept: Activations = field(default_factory=Activations)
     layers: list[int | None] = field(default_factory=list)  # whose attention was called, in order
 
@@ -200,6 +202,10 @@ def attention(
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         z, pattern = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+    for head in (head for which, head in run.head_patterns if which == layer):
+        shared = value[:, head * value.shape[1] // query.shape[1]]  # [batch, key, d_head]
+        z = z.clone()
+        z[:, :, head] = run.head_patterns[layer, head].to(value) @ shared
     run.keep("pattern", pattern)
     run.keep("z", z)
     return run.patch.apply(layer, z), pattern
@@ -276,11 +282,12 @@ class Pretrained:
         require(causal, f"{kind} attends to later tokens; only causal language models can be measured")
         return logits.shape[-1], n_heads, d_head
 
-    def run(self, tokens: Tensor, run: Run) -> Tensor:
-        """Logits [batch, pos, d_vocab], with the run in force meanwhile."""
+    def run(self, tokens: Tensor, run: Run, logits: bool = True) -> Tensor:
+        """Logits [batch, pos, d_vocab], or nothing of use without them, with the run in force meanwhile."""
         token, hooks = RUN.set(run), self.watch(run) if "residual" in run.reductions else []
         try:
-            return self.model(input_ids=tokens, use_cache=False).logits
+            found = (self.model if logits else self.model.base_model)(input_ids=tokens, use_cache=False)
+            return found.logits if logits else found[0]
         finally:
             RUN.reset(token)
             for hook in hooks:
@@ -301,13 +308,37 @@ class Pretrained:
         hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
         return [*hooks, blocks[-1].register_forward_hook(after)]
 
-    def __call__(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None):
+    def __call__(
+        self,
+        tokens: Tensor,
+        record: Record | None = None,
+        patch: Patch | None = None,
+        head_patterns: Mapping[tuple[int, int], Tensor] | None = None,
+    ):
         """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations).
 
         record: names out of RECORDABLE, or {name: reduction}, applied to each layer's tensor as it is made.
+        head_patterns: {(layer, head): [batch or 1, query, key]}, what single heads attend to; others do as they would.
         Without patterns to record, attention is fused. No gradients flow to the weights; they do to a patch.
         Raises ValueError for an unknown name, a patch of the wrong shape, or tokens longer than the context.
         """
+        run = self.prepare(tokens, record, patch, head_patterns)
+        logits = self.run(tokens, run)
+        return logits if record is None else (logits, run.kept)
+
+    def activations(self, tokens: Tensor, record: Record) -> Activations:
+        """What the call records, without the logits: in a small model they are a large part of the work."""
+        run = self.prepare(tokens, record)
+        self.run(tokens, run, logits=False)
+        return run.kept
+
+    def prepare(
+        self,
+        tokens: Tensor,
+        record: Record | None,
+        patch: Patch | None = None,
+        head_patterns: Mapping[tuple[int, int], Tensor] | None = None,
+    ) -> Run:
         reductions = dict(record) if isinstance(record, Mapping) else {name: lambda kept: kept for name in record or ()}
         if unknown := set(reductions) - set(RECORDABLE):
             raise ValueError(f"cannot record {', '.join(sorted(unknown))}; there are {', '.join(RECORDABLE)}")
@@ -316,9 +347,7 @@ class Pretrained:
             raise ValueError(f"{n_pos} tokens, but the model's context holds {self.n_ctx}")
         patch = patch or Patch()
         patch.check(self.n_layers, self.n_heads, self.d_head, batch, n_pos)
-        run = Run(reductions, patch, eager="pattern" in reductions or not self.fused)
-        logits = self.run(tokens, run)
-        return logits if record is None else (logits, run.kept)
+        return Run(reductions, patch, "pattern" in reductions or not self.fused, head_patterns or {})
 
     def encode(self, text: str) -> Tensor:
         """Tokens [pos] of a text, nothing added; put `start_token_id` in front where a measure wants it."""
@@ -350,14 +379,16 @@ class Pretrained:
             digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def batch_that_fits(self, n_pos: int, n_bytes: float = 3e9) -> int:
+    def batch_that_fits(self, n_pos: int, n_bytes: float = 3e9, every_pattern: bool = False) -> int:
         """How many sequences of n_pos tokens one recorded call can take within n_bytes, weights included; at least 1.
 
-        Per sequence: logits and one copy of them, 4 patterns of one layer, and the widest MLP's intermediates.
+        Per sequence: logits and one copy of them, 4 patterns of one layer, and the widest MLP's intermediates;
+        every_pattern: one pattern of every layer besides. The interpreter and its libraries take LIBRARIES.
         """
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-        sequence = 4 * n_pos * (2 * self.d_vocab + 4 * self.n_heads * n_pos + 20 * self.d_model)
-        return max(1, int((n_bytes - weights) // sequence))
+        patterns = (4 + self.n_layers * every_pattern) * self.n_heads * n_pos
+        sequence = 4 * n_pos * (2 * self.d_vocab + patterns + 20 * self.d_model)
+        return max(1, int((n_bytes - LIBRARIES - weights) // sequence))
 
 
 def same_weights(a: Pretrained, b: Pretrained) -> bool:
@@ -449,7 +480,7 @@ def check_architecture(source: str, config: Any) -> None:
     require(architecture is not None, f"{source} is a {kind} model, not a causal language model; examples: {EXAMPLES}")
     require(
         hasattr(text, "num_attention_heads"),
-        f"{source} is a {kind} model: it has no attention heads to measure",
+        f"{source} is a {kind} model: it has no attention heads to measure, as those of {EXAMPLES} have",
     )
     require(
         architecture._supports_attention_backend and not config.is_encoder_decoder,

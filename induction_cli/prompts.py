@@ -7,10 +7,11 @@ Literal copying (paper 1.4): a passage of real text twice; score of `measures.at
     Control: another passage before it, the same positions.
 Translation: 'EN: <sentence>\\nFR: <translation>'. From the last token of each aligned word of the translation, where
     the word is known, to the token after the aligned source word: [A*] [B*] ... [A] -> [B*]. Words are aligned by the
-    lexicon that comes with the sentences; of several source words the one at the most similar place in its sentence.
-    Left out: articles and other words without one counterpart, and pairs of words that share a token, whose matching
-    would be literal. Control: the same translation under the source sentence of another pair of about as many tokens;
-    the token after that one's aligned word at the most similar place, so that words and places are of the same kinds.
+    lexicon that comes with the sentences (parallel_text.py); of several source words the one at the most similar place
+    in its sentence. Left out: articles and other words without one counterpart, and pairs of words that share a token,
+    whose matching would be literal. Control: the same translation under the source sentence of another pair of about
+    as many tokens; the token after that one's aligned word at the most similar place, so that words and places are of
+    the same kinds.
 Pattern matching: lines '(month|colour) (animal|fruit): 0..3', no word twice in a prompt, every line's category drawn
     on its own; another sign than ': ' where the tokenizer would give answers away (`answer_tokens`). From the token
     before a line's answer (the colon, or the space after it where that is a token of its own) to the answers of
@@ -23,12 +24,9 @@ Pattern matching: lines '(month|colour) (animal|fruit): 0..3', no word twice in 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,12 +152,6 @@ def answer_tokens(prompts: Sequence[PatternPrompt]) -> list[int] | None:
 
 
 # ------------------------------------------------------------------------------------------------ translation
-
-
-@cache
-def sentence_pairs() -> dict[str, Any]:
-    """sentences [{en, fr, de}] and lexicon {language: {word: 'english words'}}, written for this project."""
-    return json.loads(Path(__file__).with_name("sentence_pairs.json").read_text(encoding="utf-8"))
 
 
 def words(text: str) -> list[tuple[str, int, int]]:

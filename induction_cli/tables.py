@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from induction_cli.any_model import Model, as_model
 from induction_cli.config import EvaluationConfig
 from induction_cli.data import CHAIN
 from induction_cli.measures import circuits, phase_change
@@ -14,15 +15,14 @@ from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
 from induction_cli.model import Transformer
-from induction_cli.weights import head_weights
 
 
-def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
+def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = CHAIN) -> pd.DataFrame:
     """in_context_learning.csv: the exact score and the windowed one, each with its 95% interval over chains."""
     rows = []
     for kind, width in (("exact", 0), ("windowed", config.half_width)):
         scores = in_context_learning_score(losses, config.early_index, config.late_index, width)
-        low, high = mean_interval(group_means(scores, CHAIN))
+        low, high = mean_interval(group_means(scores, chain))
         rows.append(
             {
                 **at,
@@ -50,7 +50,7 @@ def derivative_rows(by_index: pd.DataFrame) -> pd.DataFrame:
     return wide.stack().rename("derivative").reset_index()
 
 
-def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFrame:
+def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = CHAIN) -> pd.DataFrame:
     """by_chain.csv, what intervals resample: windowed score, loss, and slope = d loss / d ln(index) over 100 to 500.
 
     Where the indices of the score lie lower or closer together, so does the slope's first one: at least two are left.
@@ -59,8 +59,8 @@ def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig) -> pd.DataFra
     early, late = config.early_index, config.late_index
     slope = index_slope(losses, min(100, 2 * early, (early + late) // 2), late)
     columns = {"in_context_learning_score": score, "index_slope": slope, "loss": losses.mean(1)}
-    means = {name: group_means(values, CHAIN).numpy() for name, values in columns.items()}
-    return pd.DataFrame({**at, "chain": range(-(-len(losses) // CHAIN)), **means})
+    means = {name: group_means(values, chain).numpy() for name, values in columns.items()}
+    return pd.DataFrame({**at, "chain": range(-(-len(losses) // chain)), **means})
 
 
 def window_rows(by_chain: pd.DataFrame) -> pd.DataFrame:
@@ -88,28 +88,37 @@ PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
 
 
 def head_types(heads: pd.DataFrame) -> pd.DataFrame:
-    """layer,head,head_type from the last snapshot: induction, previous_token or other."""
+    """layer,head,head_type from the last snapshot: induction, previous_token or other.
+
+    Where no head has copying eigenvalues, as their weights are not known, prefix matching alone decides.
+    """
     last = heads[heads.step == heads.step.max()].pivot(index=["layer", "head"], columns="measure", values="value")
-    induction = (last.prefix_matching >= INDUCTION) & (last.copying_eigenvalues > 0)
+    copies = (last.copying_eigenvalues > 0) | last.copying_eigenvalues.isna().all()
+    induction = (last.prefix_matching >= INDUCTION) & copies
     kind = np.select([induction, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
     return pd.DataFrame({"head_type": kind}, last.index).reset_index()
 
 
-def composition_rows(model: Transformer, at: dict) -> pd.DataFrame:
-    """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices."""
-    w = head_weights(model)
-    baseline = circuits.composition_baseline(model.config.d_model, model.config.d_head)
+@torch.no_grad()
+def composition_rows(model: Model | Transformer, at: dict) -> pd.DataFrame:
+    """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices.
+
+    Empty for a head that writes or reads nothing. No rows for a kind that weights do not show (Model.no_qk).
+    """
+    model = as_model(model)
+    baseline = circuits.composition_baseline(model.d_model, model.d_head)
+    shown = () if model.no_weights else ("V",) if model.no_qk else ("Q", "K", "V")
     rows = []
-    for later in range(1, len(w.W_Q)):
+    for later in range(1, model.n_layers) if shown else ():
+        w = model.heads(later)
         for earlier in range(later):
-            kinds = circuits.composition(
-                w.W_Q[later], w.W_K[later], w.W_V[later], w.W_O[later], w.W_V[earlier], w.W_O[earlier]
-            )
+            before = model.heads(earlier)
+            kinds = circuits.composition(w.W_Q, w.W_K, w.W_V, w.W_O, before.W_V, before.W_O)
             rows += [
                 {**at, "kind": kind, "from_layer": earlier, "from_head": b, "layer": later, "head": a}
                 | {"value": value, "baseline": baseline, "above_baseline": value - baseline}
-                for kind, scores in kinds.items()
-                for a, row in enumerate(scores.tolist())
+                for kind in shown
+                for a, row in enumerate(kinds[kind].tolist())
                 for b, value in enumerate(row)
             ]
     return pd.DataFrame(

@@ -64,26 +64,27 @@ PAGE = """<!doctype html>
 <title>TITLE</title>
 <style>
 :root { color-scheme: light dark; --ink: #222; --faint: #5c5c5c; --paper: #fff; --line: #d5d5d5; --shade: 59 47 143;
-        --mark: #b2447c }
+        --most: 0.5; --mark: #b2447c }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --faint: #a5a5a5; --paper: #17171a; --line: #3c3c42; --shade: 150 138 255; --mark: #ff9ac9 } }
+  :root { --ink: #e8e8e8; --faint: #a5a5a5; --paper: #17171a; --line: #3c3c42; --shade: 150 138 255;
+          --most: 0.6; --mark: #ff9ac9 } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
        margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.3rem } h2 { font-size: 1.05rem; margin: 2.5rem 0 0 }
-p { color: var(--faint); margin: .2rem 0 .6rem }
+p { color: var(--faint); margin: .2rem 0 .6rem } p::first-letter { text-transform: uppercase }
 button { font: inherit; font-size: .85rem; color: inherit; background: none; border: 1px solid var(--line);
          border-radius: 4px; margin: 0 .3rem .3rem 0; padding: .1rem .5rem; cursor: pointer }
 button[aria-pressed=true] { border-color: rgb(var(--shade)); box-shadow: inset 0 0 0 1px rgb(var(--shade)) }
 .text { font: .9rem/1.9 ui-monospace, monospace; border: 1px solid var(--line); border-radius: 4px; padding: .6rem;
         white-space: pre-wrap; overflow-wrap: anywhere }
-.text span { padding: .15rem 0; border-radius: 2px; cursor: default }
+.text span { padding: .15rem 1px; border-radius: 2px; cursor: default; box-shadow: inset 1px 0 var(--line) }
 .text .here { outline: 2px solid var(--mark) }
 .text .target { text-decoration: underline 2px var(--mark); text-underline-offset: .25em }
-output { color: var(--faint); font-size: .85rem; display: block; min-height: 1.6em }
+output { color: var(--faint); font-size: .85rem; display: block; min-height: 3.2em; white-space: pre-line }
 </style>
 <h1>TITLE</h1>
 <p>Point at a token (or move to it with the tab key): the shade of the others is the head's attention from it. Click to
-hold it. Underlined: where the behaviour would have it look.</p>
+hold it. Thin lines part the tokens. Underlined: where the behaviour would have it look.</p>
 <div id="direction" role="group" aria-label="direction"></div>
 <main></main>
 <script>
@@ -126,7 +127,8 @@ for (const example of examples) {
     const wanted = new Set(example.targets.filter(pair => pair[from] === here).map(pair => pair[to]));
     const shares = spans.map((_, i) => backward ? at(here, i) : at(i, here));
     spans.forEach((span, i) => {
-      span.style.background = shares[i] ? `rgb(var(--shade) / ${(0.75 * shares[i] / 255).toFixed(3)})` : "";
+      const strength = Math.sqrt(shares[i] / 255).toFixed(3);  // so that small shares are seen
+      span.style.background = shares[i] ? `rgb(var(--shade) / calc(${strength} * var(--most)))` : "";
       span.className = (i === here ? "here " : "") + (wanted.has(i) ? "target" : "");
       span.title = `${i}: ${(shares[i] / 255).toFixed(2)}`;
     });
@@ -134,8 +136,8 @@ for (const example of examples) {
     const top = shares.map((s, i) => [s, i]).sort((a, b) => b[0] - a[0]).slice(0, 3).filter(([s]) => s > 0)
       .map(([s, i]) => `${JSON.stringify(example.tokens[i])} ${(s / 255).toFixed(2)}`).join(", ");
     const marked = wanted.size ? `; on the underlined: ${onTarget.toFixed(2)}` : "";
-    said.textContent = `${example.heads[head].name}, token ${here} ${JSON.stringify(example.tokens[here])}` +
-      `${held ? " (held)" : ""}: ${top || "nothing"}${marked}`;
+    said.textContent = `Token ${here} ${JSON.stringify(example.tokens[here])}${held ? " (held)" : ""}: ` +
+      `${top || "nothing"}${marked}.\\n${example.heads[head].name}: ${example.heads[head].remark}.`;
   };
   const buttons = example.heads.map((each, i) => {
     const button = make("button", group, each.name);

@@ -134,7 +134,7 @@ def test_joint_sets():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"snapshot": "7"}, RunError, r"no snapshot '7'; there are all, last and the steps 0, 10, 20"),
+        ({"snapshot": "7"}, ConfigError, r"no snapshot '7'; there are all, last and the steps 0, 10, 20"),
         ({"heads": [[5, 0]]}, ConfigError, r"no head 0 in layer 5; the model has layers 0 to 1, heads 0 to 2"),
         ({"heads": [[1]]}, ConfigError, r"pairs, such as"),
         ({"kinds": ["half"]}, ConfigError, r"kinds has 'half'; there are"),

@@ -10,16 +10,20 @@ from conftest import D_VOCAB, KINDS, N_HEADS, N_POS, small_config
 from hand_built import BETA, induction_model
 from matplotlib.figure import Figure
 
-from induction_cli.config import ConfigError, DataConfig, EvaluationConfig, TrainConfig
+from induction_cli import ideal_head
+from induction_cli.config import CircuitsConfig, ConfigError, DataConfig, EvaluationConfig, TrainConfig
+from induction_cli.data import open_corpus
 from induction_cli.evaluation import HeldOut, head_scores, repeated_tokens
 from induction_cli.evidence import circuits
-from induction_cli.evidence.circuits import IDEAL, CircuitsConfig, Examples, Ideal, losses_when
+from induction_cli.examples import Examples, ratio_interval
+from induction_cli.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when
 from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
 from induction_cli.model import Patch, Transformer
 from induction_cli.plots import circuits as plots
 from induction_cli.run_dir import RunDir
 from induction_cli.tables import composition_rows, head_types
+from induction_cli.term_importance import frozen_run, path_losses, path_tables
 from induction_cli.weights import head_weights
 
 VOCABULARY, AT = 61, {"step": 7, "tokens": 1001}
@@ -58,7 +62,7 @@ def heads(built, repeats) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def ideal(built, repeats, heads) -> pd.DataFrame:
     types = heads[["layer", "head", "head_type"]].drop_duplicates()
-    return circuits.ideal_rows(built, repeats, types, CircuitsConfig(n_controls=3), AT)
+    return ideal_rows(built, repeats, types, AT, n_controls=3)
 
 
 def losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -151,7 +155,7 @@ def test_separation(heads):
 def test_terms_add_up_to_the_models_logits(kind, n_layers, tokens):
     """With patterns and LayerNorm's divisions as in the full run, shifts and gains included."""
     model = shaken(**ATTENTION_ONLY[kind], n_layers=n_layers)
-    frozen = circuits.frozen_run(model, tokens)
+    frozen = frozen_run(model, tokens)
     orders = paths.orders(frozen)
     assert len(orders) == n_layers + 1
     logits = frozen.normalised(torch.stack(orders).sum(0)) @ frozen.W_U
@@ -160,7 +164,7 @@ def test_terms_add_up_to_the_models_logits(kind, n_layers, tokens):
 
 def test_orders_are_those_of_the_framework_paper(tokens):
     """Its procedure: run with every head's output as saved in the run before (0 in the first), save, repeat."""
-    frozen = circuits.frozen_run(shaken(n_layers=3), tokens)
+    frozen = frozen_run(shaken(n_layers=3), tokens)
     orders, saved = paths.orders(frozen), [torch.zeros_like(frozen.embedding)] * 3
     for order in range(4):
         residuals = [frozen.embedding + sum(saved[:layer]) for layer in range(4)]
@@ -169,7 +173,7 @@ def test_orders_are_those_of_the_framework_paper(tokens):
 
 
 def test_virtual_heads_add_up_to_the_second_order(tokens):
-    frozen = circuits.frozen_run(shaken(n_layers=3), tokens)
+    frozen = frozen_run(shaken(n_layers=3), tokens)
     single = paths.single_heads(frozen)
     pairs = [paths.virtual_heads(frozen, layer, single[earlier]) for layer in range(3) for earlier in range(layer)]
     assert pairs[0].shape[:2] == (N_HEADS, N_HEADS)
@@ -179,9 +183,9 @@ def test_virtual_heads_add_up_to_the_second_order(tokens):
 def test_path_losses_by_definition():
     model = shaken()
     tokens = torch.randint(D_VOCAB, (2, N_POS), generator=torch.Generator().manual_seed(1))
-    found = circuits.path_losses(model, tokens)
+    found = path_losses(model, tokens)
     assert torch.allclose(found["up to", 2], losses(model(tokens[:, :-1]), tokens), atol=1e-4)
-    frozen = circuits.frozen_run(model, tokens[:, :-1])
+    frozen = frozen_run(model, tokens[:, :-1])
     term = paths.single_heads(frozen)[1, 2]
     alone = losses(frozen.normalised(frozen.embedding + term) @ frozen.W_U, tokens)
     assert torch.allclose(found["alone", (1, 2)], alone, atol=1e-5)
@@ -190,7 +194,7 @@ def test_path_losses_by_definition():
 
 def test_paths_of_the_hand_built_model(built, repeats):
     """Its induction head copies what it reads from the embedding: a single head, worth nearly all of the loss."""
-    tables = circuits.path_tables(built, repeats, 4, AT)
+    tables = path_tables(built, repeats, 4, AT)
     order = tables["paths"].set_index("path")
     assert order.share["single heads"] == pytest.approx(1, abs=0.02)
     assert order.share.sum() == pytest.approx(1)
@@ -203,7 +207,7 @@ def test_paths_of_the_hand_built_model(built, repeats):
 
 def test_mlps_have_no_paths(tokens):
     with pytest.raises(ConfigError, match="attention-only"):
-        circuits.frozen_run(shaken(d_mlp=5), tokens)
+        frozen_run(shaken(d_mlp=5), tokens)
 
 
 # ------------------------------------------------------------------------------------------------ the ideal head
@@ -282,19 +286,19 @@ def test_controls_have_no_share(ideal):
 
 def test_scales_are_fitted_on_other_examples(built, repeats, heads, monkeypatch):
     seen = []
-    monkeypatch.setattr(circuits, "fitted_scale", lambda model, examples, *_: seen.append(examples.tokens) or 1.0)
-    circuits.ideal_rows(built, repeats, heads[["layer", "head", "head_type"]], CircuitsConfig(n_controls=0), AT)
+    monkeypatch.setattr(ideal_head, "fitted_scale", lambda model, examples, *_: seen.append(examples.tokens) or 1.0)
+    ideal_rows(built, repeats, heads[["layer", "head", "head_type"]], AT, n_controls=0)
     assert seen and all(torch.equal(tokens, repeats.tokens[::2]) for tokens in seen)
 
 
 def test_golden_section_finds_the_valley():
-    assert circuits.golden_section(lambda x: (x - 0.7) ** 2, -3, 3, steps=30) == pytest.approx(0.7, abs=1e-4)
+    assert golden_section(lambda x: (x - 0.7) ** 2, -3, 3, steps=30) == pytest.approx(0.7, abs=1e-4)
 
 
 def test_share_of_nothing_is_no_share():
     above, below = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
-    assert circuits.ratio_interval(above, below) == pytest.approx((0.5, 0.5, 0.5))
-    assert all(math.isnan(value) for value in circuits.ratio_interval(above, torch.tensor([-1.0, 0.0, 1.0])))
+    assert ratio_interval(above, below) == pytest.approx((0.5, 0.5, 0.5))
+    assert all(math.isnan(value) for value in ratio_interval(above, torch.tensor([-1.0, 0.0, 1.0])))
 
 
 # ------------------------------------------------------------------------------------------------ the room
@@ -308,6 +312,8 @@ def test_run_writes_its_room_and_nothing_else(tmp_path, changes):
     trained.evaluation = EvaluationConfig(early_index=7, late_index=61, half_width=1, n_sequences=3)
     run = RunDir(tmp_path / "run")
     run.write_config(trained)
+    counts = open_corpus(trained.data, trained.model.d_vocab).token_counts()
+    run.write_table("token_counts", pd.DataFrame({"count": counts}))
     for step in (0, 5):
         run.write_snapshot(model.state_dict(), step, 100 * step)
     run.write_meta(status="done")
@@ -325,7 +331,7 @@ def test_run_writes_its_room_and_nothing_else(tmp_path, changes):
 
 
 def test_plots_leave_their_tables_alone(built, repeats, heads, ideal):
-    tables = circuits.path_tables(built, repeats, 4, AT)
+    tables = path_tables(built, repeats, 4, AT)
     composition = pd.concat([composition_rows(built, AT), composition_rows(built, {"step": 0, "tokens": 0})])
     terms = circuits.qk_rows(built, torch.rand(2, 2, generator=torch.Generator().manual_seed(1)), AT)
     calls = [

@@ -116,7 +116,7 @@ MISTAKES = {
     "train --resume nope": "there is no run directory 'nope'",
     "train --resume . seed=1": "--resume goes on with the settings of the run; it takes no others",
     "train --resume . --layers 0": "--resume goes on with the settings of the run; it takes no others",
-    "score": "Missing argument 'RUN_DIR'",
+    "score": "Missing argument 'SOURCE'",
     "score nope": "there is no run directory 'nope'",
     "pertoken-pca seed=1": "there is no RUN_DIR among the arguments; give at least one",
 }
@@ -172,7 +172,9 @@ def test_every_recipe_composes(path):
     schema = launch.schema_of(command)
     recipe = launch.recipe_overrides(command, path.stem)
     given = [
-        f"{key}=[x]" if key == "run_dirs" else f"{key}=x" for key in launch.settings_of(schema) if "run_dir" in key
+        f"{key}=[x]" if key == "run_dirs" else f"{key}=x"
+        for key in launch.settings_of(schema)
+        if key.startswith("run_dir")
     ]
     assert type(launch.compose(command, [[*recipe, *given]])[0]) is schema
 

@@ -13,34 +13,28 @@ import torch
 from conftest import small_config
 from hand_built import induction_model
 
-from induction_cli.config import ConfigError, TrainConfig
+from induction_cli.config import ConfigError, GeneralizeConfig, TrainConfig
 from induction_cli.data import train_tokenizer
-from induction_cli.evidence.generalize import (
-    DEFINITIONS,
-    Behaviour,
-    GeneralizeConfig,
-    Probe,
-    against_layer,
-    behaviour,
-    behaviour_rows,
-    copying_behaviour,
-    corrected_99,
-    effect,
-    eigenvalue_behaviour,
-    induction_heads,
-    pattern_answers,
-    prefix_probe,
-    random_sets,
-    removal,
-    repeat_gain,
-    repeat_pairs,
-    unit_means,
-)
+from induction_cli.evidence.generalize import behaviour_rows, induction_heads, other_heads
 from induction_cli.evidence.generalize import run as generalize
+from induction_cli.few_shot import effect, pattern_answers, random_sets, removal, repeat_gain
 from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
 from induction_cli.measures.components import copying
+from induction_cli.measures.controls import against_layer, corrected_99
 from induction_cli.model import Transformer
+from induction_cli.parallel_text import FOLDERS, OFTEN, help_pairs, learned_lexicon, paragraphs, sentence_pairs
+from induction_cli.probes import (
+    DEFINITIONS,
+    Behaviour,
+    Probe,
+    behaviour,
+    copying_behaviour,
+    eigenvalue_behaviour,
+    prefix_probe,
+    repeat_pairs,
+    unit_means,
+)
 from induction_cli.prompts import (
     CATEGORIES,
     FIRST,
@@ -54,7 +48,6 @@ from induction_cli.prompts import (
     attention_to,
     pattern_lines,
     pattern_prompt,
-    sentence_pairs,
     stranger_prompt,
     strangers,
     translation,
@@ -124,7 +117,9 @@ def test_a_perfect_induction_head_scores_one_in_a_model():
     from induction_cli.sources import Source
 
     source.repeats = lambda *args, **options: Source.repeats(source, *args, **options)
-    found = behaviour(model, prefix_probe(source, model, GeneralizeConfig(n_sequences=3)), GeneralizeConfig(), "")
+    found = behaviour(
+        model, prefix_probe(source, model, GeneralizeConfig(n_sequences=3)), GeneralizeConfig(batch_size=2), ""
+    )
     assert found.value[:, 1, 0].min() > 0.999 and found.value[:, 1, 1].max() < 0.1
     assert found.control[:, 1, 0].max() < 0.2
     short = SimpleNamespace(n_ctx=50)
@@ -327,6 +322,52 @@ def test_the_sentence_pairs():
         assert {meaning for meanings in lexicon.values() for meaning in meanings.split()} <= english
 
 
+PAGE = '<p id="par_id{}" class="paragraph">{}</p>'
+WORDS = {"en": "cat dog house tree", "fr": "chat chien maison arbre", "de": "Katze Hund Haus Baum"}
+
+
+def a_help(folder):
+    """LibreOffice's help in small: sentences of two random nouns each, among the same other words."""
+    random, frame = (
+        np.random.default_rng(0),
+        {"en": "The {} and the {} are {} here.", "fr": "Le {} et la {} sont {} là."},
+    )
+    frame["de"] = "Die {} und der {} sind {} hier."
+    for page in range(40):
+        i, j = random.permutation(4)[:2]
+        for language, inside in FOLDERS.items():
+            nouns = WORDS[language].split()
+            text = frame[language].format(f"<b>{nouns[i]}</b>", nouns[j], page)
+            path = folder / inside / "text" / f"{page}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(PAGE.format(1, text) + PAGE.format(2, "Not translated, so it is left out."), "utf-8")
+    return folder
+
+
+def test_pairs_of_libreoffices_help_and_the_lexicon_learned_of_them(tmp_path):
+    assert paragraphs(PAGE.format(7, "A <i>b&amp;c</i>\n  d")) == {"par_id7": "A b&c d"}
+    found = help_pairs(a_help(tmp_path))
+    assert len(found["sentences"]) == 40 and {*found["sentences"][0]} == {"en", "fr", "de"}
+    for language, nouns in WORDS.items():
+        if language != "en":
+            known = found["lexicon"][language]
+            assert [known[noun.lower()] for noun in nouns.split()] == WORDS["en"].split()
+    assert help_pairs(tmp_path) == found
+    with pytest.raises(ConfigError, match=r"pairs_folder: .* has no folder en-US"):
+        help_pairs(tmp_path / "nowhere")
+
+
+def test_a_lexicon_is_of_words_that_come_together_more_than_apart():
+    pairs = [
+        ("red cat", "chat rouge"),
+        ("red dog", "chien rouge"),
+        ("blue dog", "chien bleu"),
+        ("blue cat", "chat bleu"),
+    ]
+    assert learned_lexicon(pairs * OFTEN) == {"chat": "cat", "chien": "dog", "rouge": "red", "bleu": "blue"}
+    assert learned_lexicon(pairs) == {}  # too few to tell
+
+
 def test_strangers_are_other_sentences_of_the_nearest_length():
     pairs = [Translation([0] * length, [], []) for length in (5, 5, 9, 8, 30)]
     assert strangers(pairs, [0, 0, 1, 2, 3], np.random.default_rng(0)) == [3, 3, 3, 2, 2]
@@ -382,6 +423,13 @@ def test_against_the_other_heads_of_a_layer():
     assert against_layer(scores, [(1, 0), (1, 1), (1, 2)]).tolist() == [3, 3]  # none left in the layer: all others
 
 
+def test_heads_to_draw_from_do_not_match_prefixes():
+    rows = [(0, head, "prefix_matching", value) for head, value in enumerate([0.9, 0.1, 0.4, 0.2])]
+    table = pd.DataFrame(rows, columns=["layer", "head", "behaviour", "value"])
+    assert other_heads(table, [(0, 0)]) == [(0, 1), (0, 3)]  # L0H2 matches prefixes, whether it copies or not
+    assert other_heads(table, [(0, 3)]) == [(0, 1)]
+
+
 def test_random_sets():
     removed, others = [(1, 0), (1, 1)], [(0, h) for h in range(5)] + [(1, h) for h in range(2, 5)]
     free = random_sets(removed, others, 6, False, 0)
@@ -433,7 +481,9 @@ def test_the_page_asks_for_nothing_and_no_text_breaks_it():
 # ------------------------------------------------------------------------------------------------ the room
 
 
-@pytest.mark.parametrize("wrong", [{"n_prompts": 1}, {"n_lines": 3}, {"n_pairs": 1}, {"top_k": 0}, {"n_draws": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"n_prompts": 1}, {"n_lines": 3}, {"n_pairs": 1}, {"top_k": 0}, {"n_draws": -1}, {"batch_size": -1}]
+)
 def test_settings_that_cannot_be_used(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         GeneralizeConfig(run_dir="x", **wrong).check()
@@ -469,6 +519,9 @@ def test_every_table_plot_and_the_page(tmp_path, monkeypatch):
     assert set(heads.behaviour) == set(DEFINITIONS) and len(heads) == len(DEFINITIONS) * 6
     assert heads[heads.behaviour == "literal_copying"].value.between(0, 1).all()
     assert set(out.table("claims").claim) == {"4a", "4b", "4c", "4d", "6d"}
+    source = out.table("source").iloc[0]
+    assert (source.source, source.pretrained, source.seed, source.tokens) == ("run", False, 0, 500)
+    assert heads[heads.head_type == "induction"].groupby(["layer", "head"]).ngroups == 1
     assert {"none", "induction", "random"} <= set(out.table("few_shot").removed)
     assert set(out.table("few_shot_effect").task) >= {"repeat_gain"}
     assert "L1H0" not in " ".join(out.table("few_shot").query("removed == 'random'")["heads"])

@@ -125,6 +125,35 @@ def test_room_of_two_runs(runs, tmp_path):
     assert row.places_elsewhere == 0 and np.isnan(row.elsewhere_95)  # seven snapshots leave no room
 
 
+def test_pairs_of_turns_and_where_the_runs_are(runs, tmp_path):
+    again = shutil.copytree(runs / "layers_2", tmp_path / "more" / "layers_2")
+    pertoken_pca.run(settings(runs, again), tmp_path / "room")
+    room = RunDir(tmp_path / "room")
+    where = room.table("runs").set_index("run").path
+    assert (room.path / where["more/layers_2"]).resolve() == again.resolve()
+    pairs = room.table("turn_pairs").set_index(["kind", "run", "other"])
+    assert pairs.index.tolist() == [
+        ("turn", "runs/layers_2", "more/layers_2"),
+        ("control", "runs/layers_2", "layers_1"),
+        ("control", "more/layers_2", "layers_1"),
+    ]
+    assert pairs.iloc[0].tolist() == pytest.approx([1, 1, 1])  # the same run turns as it does
+    control = pairs.loc["control"]
+    assert control.iloc[0].tolist() == pytest.approx(control.iloc[1].tolist()) and abs(control.correlation.iloc[0]) < 1
+
+
+def test_turns_are_compared_in_the_space_of_all_tokens():
+    """One run turns from token 0 to token 1, the other from token 0 to token 2: the cosine of e1 - e0 and e2 - e0."""
+    e = torch.eye(9)[:3]
+    path = [torch.stack([e[0] * min(i, 2) + e[k] * max(i - 2, 0) for i in range(5)]) for k in (1, 2)]
+    still = torch.stack([e[0] * i for i in range(5)])
+    table = pertoken_pca.turn_pair_rows(
+        {"a": path[0], "b": path[1], "c": still}, {"a": (2, 2), "b": (2, 2), "c": None}
+    ).set_index(["run", "other"])
+    assert table.correlation["a", "b"] == pytest.approx(0.5)
+    assert table.kind["a", "c"] == "control" and np.isnan(table.correlation["a", "c"])  # what does not turn
+
+
 def test_paths_are_the_components_of_the_losses(runs, tmp_path):
     pertoken_pca.run(settings(runs / "layers_1"), tmp_path / "room")
     run = RunDir(runs / "layers_1")

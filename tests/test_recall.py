@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from induction_cli.config import ConfigError
+from induction_cli.config import ConfigError, RecallNetworkConfig
 from induction_cli.minimal import recall_memory as memory
 from induction_cli.minimal import replicas
 from induction_cli.minimal.classify_data import random_stream
 from induction_cli.minimal.recall_data import (
     Language,
     RecallBatches,
-    RecallConfig,
     RecallSequences,
     draw_recall,
     estimate_language,
@@ -33,12 +32,12 @@ def language(d_vocab: int = V, seed: int = 0) -> Language:
     return Language(unigram / unigram.sum(), bigram / bigram.sum(1, keepdim=True))
 
 
-def small(**changes) -> RecallConfig:
-    sizes = {"n_triggers": 2, "length": 17, "n_positions": 23, "d_model": 67, "batch_size": 11}
-    return RecallConfig(**{**sizes, "embedding": "orthonormal", **changes})
+def small(**changes) -> RecallNetworkConfig:
+    sizes = {"d_vocab": V, "n_triggers": 2, "length": 17, "n_positions": 23, "d_model": 67, "batch_size": 11}
+    return RecallNetworkConfig(**{**sizes, "embedding": "orthonormal", **changes})
 
 
-def drawn(config: RecallConfig, n: int = 300) -> RecallSequences:
+def drawn(config: RecallNetworkConfig, n: int = 300) -> RecallSequences:
     return draw_recall(config, language(), n, random_stream(0))
 
 
@@ -122,7 +121,7 @@ def test_prompts_have_the_counts_asked_for():
 def ideal(positions: str, strengths=None, **changes):
     config = small(positions=positions, global_memory=True, **changes)
     strengths = strengths or memory.Strengths(40.0, 60.0, 30.0, torch.zeros(V, V))
-    start = initial_weights(config, V, random_stream(1))
+    start = initial_weights(config, random_stream(1))
     return config, strengths, memory.ideal_weights(start, strengths, positions)
 
 
@@ -148,21 +147,31 @@ def test_ideal_weights_solve_the_task_and_every_probe_says_so(positions):
     clean = (made.tokens[:, :1] != made.triggers).all(1)
     clean &= (made.followers[:, :, None] != made.triggers[:, None]).flatten(1).all(1)
     made = RecallSequences(*(part[clean] for part in (made.tokens, made.occurrence, made.triggers, made.followers)))
-    assert split(weights, made, positions)["in_context_accuracy"] == 1.0
-    assert split(weights, made, positions)["in_context_loss"] < 1e-3
+    logits, patterns = recall_network(weights, made.tokens[:, :-1], positions)
+    assert split(logits, made)["in_context_accuracy"] == 1.0
+    assert split(logits, made)["in_context_loss"] < 1e-3
     recall = memory.memory_recall(weights, positions, 17, torch.tensor([0, 1]))
-    assert recall == {"match": 1.0, "copy": 1.0, "previous": 1.0}
-    _, patterns = recall_network(weights, made.tokens[:, :-1], positions)
+    early = {"previous_early": 1.0} if positions == "absolute" else {}
+    assert recall == {"match": 1.0, "copy": 1.0, "previous": 1.0, **early}
     probes = memory.attention_probes(patterns, made)
     assert all(value == pytest.approx(1.0, abs=1e-4) for value in probes.values()), probes
+
+
+def test_previous_token_memory_that_knows_only_the_first_positions():
+    """Right for t = 1 .. 6 of 16; of the first quarter of 17 all 4."""
+    _, _, weights = ideal("absolute")
+    W_pos = weights["W_pos"]
+    weights["layer_0.W_K"] = W_pos[1:7].T @ W_pos[:6] + W_pos[7:17].T @ W_pos[[0] * 10]
+    recall = memory.memory_recall(weights, "absolute", 17, torch.tensor([0, 1]))
+    assert recall["previous"] == pytest.approx(6 / 16) and recall["previous_early"] == 1.0
 
 
 def test_bigram_divergence_is_zero_for_the_language_itself():
     known = language()
     strengths = memory.Strengths(1.0, 1.0, 1.0, known.bigram.log().float())
     _, _, weights = ideal("absolute", strengths)
-    recall = memory.memory_recall(weights, "absolute", 17, torch.tensor([0, 1]), known)
-    assert recall["bigram_divergence"] == pytest.approx(0, abs=1e-5)
+    found = memory.bigram_divergence(weights, "absolute", known, torch.tensor([0, 1]))
+    assert found == pytest.approx(0, abs=1e-5)
 
 
 def test_context_and_language_balance_where_the_closed_form_says():
@@ -190,7 +199,7 @@ def test_relative_positions_hold_at_any_length_and_absolute_ones_are_refused():
 
 def test_without_positions_the_first_layer_cannot_tell_order():
     config = small(positions="none", n_layers=3, embedding="random")
-    weights = initial_weights(config, V, random_stream(1))
+    weights = initial_weights(config, random_stream(1))
     tokens = drawn(config, 5).tokens[:, :-1]
     logits, patterns = recall_network(weights, tokens, "none")
     assert len(patterns) == 3 and logits.shape == (5, 17, V)
@@ -202,7 +211,7 @@ def test_without_positions_the_first_layer_cannot_tell_order():
 
 
 def test_orthonormal_vectors():
-    weights = initial_weights(small(), V, random_stream(1))
+    weights = initial_weights(small(), random_stream(1))
     vectors = torch.cat((weights["W_E"], weights["W_pos"], weights["W_U"].T))
     moved = vectors[:30] @ weights["layer_0.W_V"]
     every = torch.cat((vectors, moved))
@@ -215,7 +224,7 @@ def test_orthonormal_vectors():
 @pytest.mark.parametrize("kind", ["in_context", "all"])
 def test_replicas_train_as_single_runs_do(kind):
     config = small(embedding="random", global_memory=True, positions="relative")
-    singles = [initial_weights(config, V, random_stream(seed, 3)) for seed in range(3)]
+    singles = [initial_weights(config, random_stream(seed, 3)) for seed in range(3)]
     batches = [RecallBatches(config, language(), seed) for seed in range(3)]
     together = replicas.stack(singles)
     settings = {"momentum": 0.9, "weight_decay": 1e-4, "frozen": frozen(singles[0])}
@@ -237,13 +246,14 @@ def test_replicas_train_as_single_runs_do(kind):
 
 def test_learns_the_three_memories():
     config = small(embedding="random", d_model=64, length=24, n_positions=24, batch_size=32, learning_rate=2.0)
-    weights = initial_weights(config, V, random_stream(0, 3))
+    weights = initial_weights(config, random_stream(0, 3))
     optimizer = replicas.SGD(weights, config.learning_rate, momentum=0.9, frozen=frozen(weights))
     batches = RecallBatches(config, language(), 0)
     for step in range(400):
         batch = batches(step)
         optimizer.step(loss(weights, batch.tokens, batch.occurrence, "absolute"))
-    assert split(weights, batches(10_000), "absolute")["in_context_accuracy"] > 0.9
+    made = batches(10_000)
+    assert split(recall_network(weights, made.tokens[:, :-1], "absolute")[0], made)["in_context_accuracy"] > 0.9
     recall = memory.memory_recall(weights, "absolute", 24, torch.tensor([0, 1]))
     assert recall["match"] == recall["copy"] == 1.0
 
@@ -251,8 +261,8 @@ def test_learns_the_three_memories():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"n_triggers": 8}, "n_triggers is 8; the language has 7 tokens"),
-        ({"n_triggers": 0}, "n_triggers is 0; it must be a whole number, at least 1"),
+        ({"n_triggers": 8}, "n_triggers is 8; d_vocab=7 has too few tokens for it"),
+        ({"n_triggers": 0}, "n_triggers is 0; it must be at least 1"),
         ({"length": 24}, "length is 24; n_positions=23 is too few for it"),
         ({"length": 1}, "length is 1; it must be at least 2"),
         ({"n_layers": 1}, "n_layers is 1; it must be at least 2"),
@@ -281,7 +291,7 @@ def test_bad_languages_and_prompts_are_named():
         estimate_language(np.array([0, 9]), 4)
     sparse = Language(torch.tensor([0.5, 0.5, 0, 0]), torch.ones(4, 4) / 4)
     with pytest.raises(ConfigError, match="n_triggers is 3; only 2 tokens occur"):
-        draw_recall(small(n_triggers=3, fixed_triggers=False), sparse, 2, random_stream(0))
+        draw_recall(small(d_vocab=4, n_triggers=3, fixed_triggers=False), sparse, 2, random_stream(0))
     with pytest.raises(ConfigError, match="length is 10; 5 pairs and the last token need 11"):
         global_vs_context(language(), torch.tensor([0]), 2, 10, 3, 2, random_stream(0))
     with pytest.raises(ConfigError, match="context_count is -1"):

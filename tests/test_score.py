@@ -110,7 +110,8 @@ def test_hand_built_rows(hand_built):
     assert (hand_built.drop(not_applicable.index).note == "").all()
     weights = hand_built.measure.isin(["qk_trace", "copying_eigenvalues"])
     assert hand_built[weights].standard_error.isna().all()
-    assert hand_built[~weights].standard_error.astype(float).max() < 1e-3
+    rounding = (hand_built.measure == "copying") & (hand_built.layer == 0)  # see test_hand_built_copying
+    assert hand_built[~weights & ~rounding].standard_error.astype(float).max() < 1e-3
     assert head_types(hand_built).head_type.tolist() == ["previous_token", "other", "induction", "other"]
 
 
@@ -464,7 +465,7 @@ def test_nothing_to_score(copied, no_plots):
 
 
 def test_wrong_step_names_those_there_are(copied):
-    with pytest.raises(RunError, match=r"no snapshot '7'; there are all, last and the steps 0, 5, 10"):
+    with pytest.raises(ConfigError, match=r"no snapshot '7'; there are all, last and the steps 0, 5, 10"):
         score.run(settings(copied / "two", snapshot="7"), copied / "two" / "score")
 
 

@@ -30,12 +30,13 @@ def test_train(here):
         (["ablate", "-e", "smoke"], "ablate/tables/ablation.csv"),
         (["circuits", "-e", "smoke"], "circuits/tables/composition.csv"),
         (["generalize", "-e", "smoke"], "generalize/tables/head_behaviours.csv"),
+        (["compare", "-e", "smoke"], "compare/tables/models.csv"),
         (["report"], "report/tables/verdicts.csv"),
     ],
 )
 def test_analysis(here, arguments, table):
     command, *rest = arguments
-    threads = [] if command == "report" else ["threads=1"]
+    threads = [] if command in ("compare", "report") else ["threads=1"]
     assert cli.run([command, str(here), *rest, *threads]) == 0
     assert (here / table).stat().st_size > 0
 
@@ -43,3 +44,20 @@ def test_analysis(here, arguments, table):
 def test_smear(here):
     assert cli.run(["smear", "-e", "smoke", "threads=1"]) == 0
     assert (next(Path("runs/smear").iterdir()) / "tables" / "shifts.csv").exists()
+
+
+def test_classify(here):
+    assert cli.run(["classify", "-e", "smoke", "threads=1"]) == 0
+    room = next(Path("runs/classify").iterdir())
+    assert {"accuracy", "jump_times"} <= {path.stem for path in (room / "tables").iterdir()}
+
+
+def test_recall(here):
+    assert cli.run(["recall", "-e", "smoke", "threads=1"]) == 0
+    assert (next(Path("runs/recall").iterdir()) / "tables" / "order.csv").exists()
+
+
+def test_reproduce(here):
+    """All steps of the pipeline, from training to the page."""
+    assert cli.run(["reproduce", "-e", "smoke"]) == 0
+    assert (next(Path("runs/reproduce").iterdir()) / "report.html").exists()

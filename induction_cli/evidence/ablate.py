@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +22,26 @@ from rich.progress import track
 from torch import Tensor
 
 from induction_cli import ablation
-from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig
-from induction_cli.data import CHAIN, open_corpus
-from induction_cli.device import choose_device, choose_threads
-from induction_cli.evaluation import final_head_types, load_snapshot, mean_z, open_held_out
+from induction_cli.any_model import Model
+from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig, require
+from induction_cli.device import choose_threads
+from induction_cli.evaluation import HeldOut, final_head_types, head_scores, mean_z
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.model import Transformer
 from induction_cli.plots.ablate import ablation_scatter
-from induction_cli.plots.score import head_mosaic
+from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
-from induction_cli.run_dir import RunDir, RunError, Snapshot, read_tensors, relative, write_tensors
+from induction_cli.run_dir import RunDir, RunError, read_tensors, relative, write_tensors
+from induction_cli.sources import Moment, Source, sources_of
+from induction_cli.tables import score_rows
 
-TIED_TO_THE_RESULT = ("kinds", "heads", "n_examples", "batch_size", "random_tokens", "draws", "seed")
+SIZES = ("n_examples", "batch_size", "random_tokens", "draws", "n_ctx")
+TIED_TO_THE_RESULT = ("kinds", "heads", "early_index", "late_index", "seed", *SIZES)
 
 
 @dataclass(frozen=True)
 class Item:
-    snapshot: Snapshot
+    snapshot: Moment
     kind: str
     batch: int
 
@@ -101,112 +104,152 @@ def joint_sets(types: pd.DataFrame, draws: int, seed: int) -> dict[str, list[lis
     return named | ({"previous_token": [of["previous_token"]]} if "previous_token" in of else {})
 
 
-def ablations_of(
-    item_snapshot: Snapshot, last: Snapshot, model: Transformer, config: AblateConfig, joint: dict
-) -> list:
+def ablations_of(item_snapshot: Moment, last: Moment, model: Model, config: AblateConfig, joint: dict) -> list:
     """What is removed at a snapshot: the set asked for, or each head, and at the last snapshot the joint sets too."""
     if config.heads:
         return [[(layer, head) for layer, head in config.heads]]
-    alone = ablation.single_heads(model.config.n_layers, model.config.n_heads)
+    alone = ablation.single_heads(model.n_layers, model.n_heads)
     together = [some for sets in joint.values() for some in sets] if item_snapshot.step == last.step else []
     return [*alone, *together]
 
 
-def key_of(run: RunDir, config: AblateConfig) -> str:
+def key_of(source: Source, config: AblateConfig) -> str:
     """Parts made under other settings, or of other weights, are not ours."""
     settings = {name: asdict(config)[name] for name in TIED_TO_THE_RESULT}
-    weights = [(s.step, s.path.stat().st_size, s.path.stat().st_mtime_ns) for s in run.snapshots()]
+    runs = source.room.snapshots() if source.room else []
+    weights = [(s.step, s.path.stat().st_size, s.path.stat().st_mtime_ns) for s in runs]
     return hashlib.sha256(json.dumps([settings, weights]).encode()).hexdigest()[:16]
 
 
-def sweep(run: RunDir, config: AblateConfig) -> None:
+def heads_seen(source: Source, chosen: list[Moment], held_out: HeldOut, n_sequences: int) -> pd.DataFrame:
+    """step, tokens, layer, head, measure, value of the chosen snapshots and the last: training saw a run's already."""
+    if source.room:
+        return source.room.table("head_scores")
+    moments = {moment.step: moment for moment in [*chosen, source.snapshots[-1]]}.values()
+    rows = [score_rows(head_scores(source.load(m), held_out, n_sequences), source.at(m)) for m in moments]
+    return pd.concat(rows, ignore_index=True)
+
+
+def losses_without(
+    model: Model, windows: Tensor, removed: list, kind: str, at: Tensor, means: Tensor | None, config: AblateConfig
+) -> ablation.Losses:
+    """The fast path for a run's model; the plain one for a pretrained model, as many windows at once as fit."""
+    if isinstance(model.inner, Transformer):
+        windows, at = windows.to(model.device), at.to(model.device)
+        return ablation.fast(model.inner, windows, removed, kind, at, means, memory=config.memory)
+    n = model.batch_that_fits(windows.shape[1] - 1, config.memory_gb, every_pattern=kind == "pattern_preserving")
+    parts = zip(windows.split(n), at.split(n), strict=True)
+    found = [ablation.plain(model, some, removed, kind, columns, means) for some, columns in parts]
+    return ablation.Losses(
+        torch.cat([part.clean for part in found]).cpu(), torch.cat([part.ablated for part in found], 1).cpu()
+    )
+
+
+def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
     """Compute this shard's items; when all are there, write tables and plots."""
-    trained, room = run.config(), run.folder("ablate")
-    evaluation = EvaluationConfig(**{**vars(trained.evaluation), "n_examples": config.n_examples, "seed": config.seed})
-    corpus = open_corpus(trained.data, trained.model.d_vocab)
-    held_out = open_held_out(corpus, trained.model.n_ctx, evaluation)
-    columns = choose_columns(evaluation, trained.model.n_ctx, config)
-    chosen, last = run.choose_snapshots(config.snapshot), run.choose_snapshots("last")[0]
-    device = choose_device(config.device)
-    final = load_snapshot(run, last, device)
+    evaluation, n_ctx = source.evaluation(config), source.n_ctx(config)
+    held_out = source.held_out(evaluation, n_ctx)
+    columns = choose_columns(evaluation, n_ctx, config)
+    chosen, last = source.choose(config.snapshot), source.snapshots[-1]
+    final = source.load(last)
     try:
         ablation.check(final, [[(layer, head) for layer, head in config.heads]], "full", None)
     except ValueError as error:
         raise ConfigError(f"heads: {error}") from error
-    types = final_head_types(run, final)
+    seen = heads_seen(source, chosen, held_out, evaluation.n_sequences)
+    types = final_head_types(seen, final)
     joint = {} if config.heads else joint_sets(types, config.draws, config.seed)
 
-    parts = room.path / "parts" / key_of(run, config)
+    parts = room.path / "parts" / key_of(source, config)
+    config = replace(config, batch_size=config.batch_size or (64 if source.room else 1))
     batches = range(-(-config.n_examples // config.batch_size))
     items = [Item(snapshot, kind, batch) for snapshot in chosen for kind in config.kinds for batch in batches]
     mine = [item for i, item in enumerate(items) if i % config.shards == config.shard]
     todo = [item for item in mine if not (parts / item.name).exists()]
     for (snapshot, kind), group in itertools.groupby(
-        track(todo, f"ablating {run.name}", transient=True, disable=not Console().is_terminal),
+        track(todo, f"ablating {source.name}", transient=True, disable=not Console().is_terminal),
         lambda item: (item.snapshot, item.kind),
     ):
-        model = load_snapshot(run, snapshot, device)
-        means = mean_z(model, held_out.windows[:, :-1], config.batch_size) if kind == "mean" else None
+        model = source.load(snapshot)
+        size = model.batch_that_fits(n_ctx, config.memory_gb, own=config.batch_size)
+        means = mean_z(model, held_out.windows[:, :-1], size) if kind == "mean" else None
         removed = ablations_of(snapshot, last, model, config, joint)
         for item in group:
             rows = slice(item.batch * config.batch_size, (item.batch + 1) * config.batch_size)
-            windows, at = held_out.windows[rows].to(device), columns.at[rows].to(device)
-            losses = ablation.fast(model, windows, removed, kind, at, means, memory=config.memory)
+            losses = losses_without(model, held_out.windows[rows], removed, kind, columns.at[rows], means, config)
             write_tensors(parts / item.name, {"clean": losses.clean, "ablated": losses.ablated}, {})
     if all((parts / item.name).exists() for item in items):
-        write_results(run, room, config, columns, chosen, parts, types, joint, batches)
+        write_results(Sweep(source, room, config, columns, held_out.chain, chosen, parts, types, joint), seen)
         shutil.rmtree(parts.parent, ignore_errors=True)
 
 
-def gather(parts: Path, snapshot: Snapshot, kind: str, batches: range) -> tuple[Tensor, Tensor]:
-    """(clean [example, column], ablated [ablation, example, column]) of one snapshot and kind."""
-    found = [read_tensors(parts / Item(snapshot, kind, batch).name) for batch in batches]
-    return torch.cat([part["clean"] for part in found]), torch.cat([part["ablated"] for part in found], 1)
+@dataclass(frozen=True)
+class Sweep:
+    """What the tables are made from, besides the parts."""
+
+    source: Source
+    room: RunDir
+    config: AblateConfig
+    columns: Columns
+    chain: int  # neighbouring examples that share tokens; intervals resample chains
+    chosen: list[Moment]
+    parts: Path
+    types: pd.DataFrame
+    joint: dict[str, list[list[tuple[int, int]]]]
+
+    def losses(self, snapshot: Moment, kind: str) -> tuple[Tensor, Tensor]:
+        """(clean [example, column], ablated [ablation, example, column]) of one snapshot and kind."""
+        batches = range(-(-self.config.n_examples // self.config.batch_size))
+        found = [read_tensors(self.parts / Item(snapshot, kind, batch).name) for batch in batches]
+        return torch.cat([part["clean"] for part in found]), torch.cat([part["ablated"] for part in found], 1)
+
+    def change(self, units: Tensor) -> tuple[float, float, float]:
+        """Mean over examples [example] and its paired 95% interval over chains."""
+        low, high = mean_interval(group_means(units, self.chain))
+        return units.mean().item(), low.item(), high.item()
+
+    def sum(self, products: Tensor) -> tuple[float, float, float]:
+        """Sum over examples [example] and its 95% interval over chains."""
+        mean, low, high = self.change(products)
+        return mean * len(products), low * len(products), high * len(products)
 
 
-def before_after_vector(
-    run: RunDir, parts: Path, columns: Columns, snapshots: list[Snapshot], kind: str, batches: range
-) -> Tensor | None:
+def phase_changes(source: Source) -> pd.DataFrame:
+    """The windows that training found; a pretrained model has none here."""
+    return source.room.table("phase_change") if source.room else pd.DataFrame(columns=["start_tokens", "end_tokens"])
+
+
+def before_after_vector(found: Sweep, kind: str) -> Tensor | None:
     """Random-token losses at the phase change's end minus its start, unit length, [example, token]; paper.md 4.8."""
-    windows = run.table("phase_change")
-    if windows.empty or len(snapshots) < 2:
+    windows = phase_changes(found.source)
+    if windows.empty or len(found.chosen) < 2:
         return None
     edges = (windows.start_tokens.iloc[0], windows.end_tokens.iloc[0])
-    start, end = (min(snapshots, key=lambda s: abs(s.tokens - edge)) for edge in edges)
-    difference = columns.random(gather(parts, end, kind, batches)[0]) - columns.random(
-        gather(parts, start, kind, batches)[0]
+    start, end = (
+        found.columns.random(found.losses(min(found.chosen, key=lambda s: abs(s.tokens - edge)), kind)[0])
+        for edge in edges
     )
+    difference = end - start
     return difference / difference.norm() if difference.norm() > 0 else None
 
 
-def change_row(change: Tensor) -> tuple[float, float, float]:
-    """Mean over examples [example] and its paired 95% interval over chains."""
-    low, high = mean_interval(group_means(change, CHAIN))
-    return change.mean().item(), low.item(), high.item()
-
-
-def sum_row(products: Tensor) -> tuple[float, float, float]:
-    """Sum over examples [example] and its 95% interval over chains."""
-    mean, low, high = change_row(products)
-    return mean * len(products), low * len(products), high * len(products)
-
-
-def write_results(run, room, config, columns, chosen, parts, types, joint, batches) -> None:
+def write_results(found: Sweep, seen: pd.DataFrame) -> None:
     """Tables from the parts, plots from the tables."""
+    config, columns, types, room = found.config, found.columns, found.types, found.room
     rows, chain_rows, set_rows = [], [], []
     n_single = 1 if config.heads else len(types)
     for kind in config.kinds:
-        direction = before_after_vector(run, parts, columns, chosen, kind, batches)
-        for snapshot in chosen:
-            clean, ablated = gather(parts, snapshot, kind, batches)
-            at = {"step": snapshot.step, "tokens": snapshot.tokens, "kind": kind}
+        direction = before_after_vector(found, kind)
+        for snapshot in found.chosen:
+            clean, ablated = found.losses(snapshot, kind)
+            at = found.source.at(snapshot) | {"kind": kind}
             change = columns.score(ablated) - columns.score(clean)  # [ablation, example]
             exact = columns.exact_score(ablated) - columns.exact_score(clean)
             losses = columns.random(ablated) - columns.random(clean)  # [ablation, example, token]
             for i in range(n_single):
                 who = {"layer": -1, "head": -1} if config.heads else types.iloc[i][["layer", "head"]].to_dict()
-                score, exactly, loss = (change_row(values[i]) for values in (change, exact, losses.mean(-1)))
-                back = sum_row((losses[i] * direction).sum(-1)) if direction is not None else (math.nan,) * 3
+                score, exactly, loss = (found.change(values[i]) for values in (change, exact, losses.mean(-1)))
+                back = found.sum((losses[i] * direction).sum(-1)) if direction is not None else (math.nan,) * 3
                 rows.append(
                     {**at, **who}
                     | dict(zip(("in_context_learning_change", "low", "high"), score, strict=True))
@@ -214,20 +257,20 @@ def write_results(run, room, config, columns, chosen, parts, types, joint, batch
                     | dict(zip(("loss_change", "loss_low", "loss_high"), loss, strict=True))
                     | dict(zip(("before_after", "before_after_low", "before_after_high"), back, strict=True))
                 )
-                by_chain = group_means(change[i], CHAIN).tolist()
+                by_chain = group_means(change[i], found.chain).tolist()
                 chain_rows += [
                     {**at, **who, "chain": c, "in_context_learning_change": v} for c, v in enumerate(by_chain)
                 ]
-            named = [(name, heads) for name, sets in joint.items() for heads in sets]
+            named = [(name, heads) for name, sets in found.joint.items() for heads in sets]
             for i, (name, heads) in enumerate(named[: len(ablated) - n_single], n_single):
-                value, low, high = change_row(change[i])
+                value, low, high = found.change(change[i])
                 label = " ".join(f"L{layer}H{head}" for layer, head in heads)
-                score = columns.score(clean).mean().item()
+                now = columns.score(clean).mean().item()
                 set_rows.append(
-                    {**at, "set": name, "heads": label, "n_heads": len(heads), "score": score}
+                    {**at, "set": name, "heads": label, "n_heads": len(heads), "score": now}
                     | {"in_context_learning_change": value, "low": low, "high": high}
                 )
-    scores = run.table("head_scores").query("measure == 'prefix_matching'")[["step", "layer", "head", "value"]]
+    scores = seen.query("measure == 'prefix_matching'")[["step", "layer", "head", "value"]]
     table = pd.DataFrame(rows).merge(types, on=["layer", "head"], how="left")
     table = table.merge(scores.rename(columns={"value": "prefix_matching"}), on=["step", "layer", "head"], how="left")
     room.write_table("ablation", table)
@@ -237,7 +280,7 @@ def write_results(run, room, config, columns, chosen, parts, types, joint, batch
     room.write_table("head_types", types)
     if not config.heads:
         room.write_table("correlations", correlation_rows(room.table("ablation")))
-        draw(run, room)
+        draw(found.source, room)
 
 
 def correlation_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -251,14 +294,15 @@ def correlation_rows(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(run: RunDir, room: RunDir) -> None:
-    table, windows = room.table("ablation"), run.table("phase_change")
+def draw(source: Source, room: RunDir) -> None:
+    table, windows = room.table("ablation"), phase_changes(source)
     for kind, rows in table.groupby("kind"):
         if rows.step.nunique() > 1:
             for column in ("in_context_learning_change", "before_after"):
                 if rows[column].notna().any():
                     lines = rows.assign(measure=column, value=rows[column])
-                    room.write_plot(f"{column}_{kind}", head_scores_over_tokens(lines, column, windows))
+                    figure = head_scores_over_tokens(lines, column, windows)
+                    room.write_plot(f"{column}_{kind}", in_steps(figure) if source.time == "steps" else figure)
         last = rows[rows.step == rows.step.max()]
         mosaic = last.assign(measure="in_context_learning_change", value=last.in_context_learning_change)
         room.write_plot(f"mosaic_{kind}", head_mosaic(mosaic, "in_context_learning_change"))
@@ -269,15 +313,15 @@ def count(n: int) -> str:
     return "1 induction head carries" if n == 1 else f"{n} induction heads carry"
 
 
-def say(run: RunDir, room: RunDir, config: AblateConfig) -> float:
-    """The verdict lines of one run; returns the share of the in-context learning carried by induction heads."""
+def say(source: Source, room: RunDir, config: AblateConfig) -> float:
+    """The verdict lines of one source; returns the share of the in-context learning carried by induction heads."""
     console, table, share = Console(), room.table("ablation"), math.nan
     last = table[table.step == table.step.max()]
     for kind, heads in last.groupby("kind"):
         if config.heads:
             row = heads.iloc[0]
             console.print(
-                f"{run.name}, {kind}: without {config.heads} the in-context learning score changes by "
+                f"{source.name}, {kind}: without {config.heads} the in-context learning score changes by "
                 f"{row.in_context_learning_change:+.3f} nats [{row.low:+.3f}, {row.high:+.3f}], "
                 f"the loss by {row.loss_change:+.3f}",
                 highlight=False,
@@ -289,7 +333,7 @@ def say(run: RunDir, room: RunDir, config: AblateConfig) -> float:
         share = positive[induction].sum() / positive.sum() if positive.sum() > 0 else math.nan
         correlated = room.table("correlations").set_index("kind").loc[kind]
         console.print(
-            f"{run.name}, {kind}: {count(int(induction.sum()))} {share:.0%} of the positive changes; "
+            f"{source.name}, {kind}: {count(int(induction.sum()))} {share:.0%} of the positive changes; "
             f"rank correlation with prefix matching {correlated.rank_correlation:+.2f} "
             f"[{correlated.low:+.2f}, {correlated.high:+.2f}]",
             highlight=False,
@@ -314,16 +358,22 @@ def say(run: RunDir, room: RunDir, config: AblateConfig) -> float:
 
 
 def run(config: AblateConfig, out_dir: Path) -> float:
-    """Ablate a run, or every run of a folder, below <run>/ablate/; returns the last run's share (see `say`)."""
+    """Ablate a pretrained model into out_dir, or a run, or every run of a folder, below <run>/ablate/.
+
+    Returns the last one's share (see `say`).
+    """
     config.check()
     choose_threads(config.threads)
-    runs, share = RunDir.find(config.run_dir), math.nan
-    for found in runs:
-        if found.meta().get("status") != "done":
-            raise RunError(f"'{found.path}' is {found.meta().get('status')}; finish it with induction train --resume")
-        found.choose_snapshots(config.snapshot)
-    for found in runs:
-        sweep(found, config)
-        if (found.folder("ablate").table_file("ablation")).exists():
-            share = say(found, found.folder("ablate"), config)
+    sources, share = sources_of(config), math.nan
+    for source in sources:
+        source.choose(config.snapshot)
+        if source.room and (status := source.room.meta().get("status")) != "done":
+            raise RunError(f"'{source.room.path}' is {status}; finish it with induction train --resume")
+        shared = f"shards is {config.shards}; only the work on a run can be shared, {source.name} is no run"
+        require(source.room is not None or config.shards == 1, shared)
+    for source in sources:
+        room = source.room.folder("ablate") if source.room else RunDir(out_dir)
+        sweep(source, room, config)
+        if room.table_file("ablation").exists():
+            share = say(source, room, config)
     return share

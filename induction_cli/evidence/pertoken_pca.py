@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation import load_snapshot, losses_at
 from induction_cli.measures.intervals import group_means, resamples
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
+from induction_cli.measures.trend import likeness
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
 from induction_cli.run_dir import RunDir, RunError, relative
 from induction_cli.traces import trace_page
@@ -85,6 +88,33 @@ def turn_row(name: str, vectors: Tensor, directions: Tensor, centre: Tensor, win
     }
 
 
+def turn_pair_rows(vectors: dict[str, Tensor], bounds: dict[str, tuple[int, int] | None]) -> pd.DataFrame:
+    """Rows of turn_pairs.csv: are the turns of two runs alike, token by token?
+
+    A run's turn is its path's direction after the window less that before it (unit vectors, as `turn` takes them), in
+    the space of all per-token losses and not in the plane. kind 'turn': both runs at their own windows, each pair once.
+    kind 'control': the other run did not change phase, and its path is taken over the same snapshots as the first's; so
+    much is alike because both train on the same text.
+    """
+
+    def bent(name: str, window: tuple[int, int]) -> Tensor:
+        found = turn(vectors[name].double(), *window)
+        return found.after - found.before
+
+    changed = {name: window for name, window in bounds.items() if window}
+    pairs = [("turn", a, b, changed[b]) for a, b in itertools.combinations(changed, 2)]
+    still = [name for name in bounds if name not in changed]
+    pairs += [("control", a, b, changed[a]) for a in changed for b in still if len(vectors[a]) == len(vectors[b])]
+    draws = resamples(-(-len(next(iter(vectors.values()))[0]) // CHAIN))
+    rows = [[kind, a, b, *likeness(bent(a, changed[a]), bent(b, window), CHAIN, draws)] for kind, a, b, window in pairs]
+    return pd.DataFrame(rows, columns=["kind", "run", "other", "correlation", "low", "high"])
+
+
+def run_row(name: str, run: RunDir, room: RunDir) -> dict:
+    """Row of runs.csv: which run a name in this room's tables stands for."""
+    return {"run": name, "path": os.path.relpath(run.path.resolve(), room.path.resolve())}
+
+
 def trace_rows(
     name: str, run: RunDir, vectors: Tensor, windows: Tensor, columns: Tensor, window: tuple[int, int], n: int
 ) -> pd.DataFrame:
@@ -146,6 +176,8 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
         run.table("phase_change").assign(run=name) for name, run in zip(names, runs, strict=True) if bounds[name]
     ]
     room = RunDir(out_dir)
+    room.write_table("runs", pd.DataFrame([run_row(name, run, room) for name, run in zip(names, runs, strict=True)]))
+    room.write_table("turn_pairs", turn_pair_rows(vectors, bounds))
     room.write_table("pertoken_pca", table)
     room.write_table("explained_variance", pd.DataFrame({"component": [1, 2], "share": shares.numpy()}))
     room.write_table("turns", pd.DataFrame(turns, columns=None if turns else ["run", "degrees", "low", "high"]))

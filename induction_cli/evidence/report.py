@@ -1,20 +1,37 @@
-"""One verdict per claim, from the tables that are there."""
+"""One verdict per claim, from the tables that are there, and one page of everything."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from induction_cli.config import ReportConfig
 from induction_cli.files import beside
+from induction_cli.page import page
+from induction_cli.page.rooms import with_steps
 from induction_cli.run_dir import RunDir, relative
-from induction_cli.verdicts import Verdict, load_claims, verdicts
+from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
+
+
+def decided(paths: list[Path], claims: list[dict], argument: int) -> list[Verdict]:
+    """The verdicts of `verdicts`, claim by claim: tables that are damaged cost only the claims that read them."""
+    found = []
+    for claim in claims:
+        try:
+            found += verdicts(paths, [claim], argument)
+        except Exception as error:  # whatever is in a damaged table
+            said = " ".join(str(error).split()) or "nothing said"
+            note = f"its tables cannot be read: {type(error).__name__}: {said}"
+            found.append(Verdict(claim["id"], "not tested", [], note))
+    return found
 
 
 def effect_rows(found: list[Verdict]) -> pd.DataFrame:
@@ -25,28 +42,47 @@ def effect_rows(found: list[Verdict]) -> pd.DataFrame:
     )
 
 
+def compact(effects: Sequence[Effect]) -> str:
+    """'+0.61 [+0.38, +0.77]' of one run; of several the range of their numbers."""
+    if not effects:
+        return "-"
+    if len(effects) == 1:
+        return f"{effects[0].value:+.2f} [{effects[0].low:+.2f}, {effects[0].high:+.2f}]"
+    values = [effect.value for effect in effects]
+    return f"{min(values):+.2f} to {max(values):+.2f}"
+
+
 def show(found: list[Verdict], claims: dict[str, dict]) -> None:
     table = Table(title="Verdicts", title_justify="left", box=SIMPLE, pad_edge=False)
-    for name in ("id", "claim", "effect and 95% interval, each run", "rule", "verdict"):
+    for name in ("id", "claim", "effect", "rule", "verdict"):
         table.add_column(name, overflow="fold")
+    untested: dict[str, list[str]] = {}
     for verdict in found:
-        effects = "\n".join(f"{e.value:+.2f} [{e.low:+.2f}, {e.high:+.2f}]" for e in verdict.effects[:8])
-        more = f"\nand {len(verdict.effects) - 8} more" if len(verdict.effects) > 8 else ""
-        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/] ({verdict.note})"
+        if verdict.verdict == "not tested":
+            untested.setdefault(verdict.note, []).append(verdict.id)
+            continue
+        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/] ({escape(verdict.note)})"
         claim = claims[verdict.id]
-        table.add_row(verdict.id, claim["claim"], effects + more or "-", claim["rule"], said)
-    Console().print(table)
+        table.add_row(verdict.id, escape(claim["claim"]), escape(compact(verdict.effects)), escape(claim["rule"]), said)
+    console = Console()
+    console.print(table)
+    for note, ids in untested.items():
+        console.print(f"not tested: {', '.join(ids)} ({escape(note)})", highlight=False)
 
 
 def run(config: ReportConfig, out_dir: Path) -> float:
-    """Decide every claim of the chosen argument; returns the number supported."""
+    """Decide every claim of the chosen argument and write report.html; returns the number supported."""
     claims = load_claims(beside("experiments") / "claims.yaml")
-    found = verdicts([Path(path) for path in config.run_dirs], claims, config.argument)
+    asked = [claim for claim in claims if config.argument in (0, claim["argument"])]
+    paths = with_steps([Path(path) for path in config.run_dirs])
+    found = decided(paths, asked, config.argument)
     room = RunDir(out_dir)
     room.write_table("effects", effect_rows(found))
     room.write_table(
         "verdicts", pd.DataFrame([[v.id, v.verdict, v.note] for v in found], columns=["id", "verdict", "note"])
     )
+    written = room.write_page("report", page(paths, asked, found, config.argument, config.explorer_runs))
     show(found, {claim["id"]: claim for claim in claims})
     print(f"tables  {relative(room.path / 'tables')}")
+    print(f"page    {relative(written)}")
     return float(sum(verdict.verdict == "supported" for verdict in found))

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli.config import EvaluationConfig, ScoreConfig, TrainConfig, require
-from induction_cli.data import CHAIN, open_corpus
-from induction_cli.device import choose_device, choose_threads
+from induction_cli.any_model import Model
+from induction_cli.config import EvaluationConfig, ScoreConfig
+from induction_cli.data import open_corpus
+from induction_cli.device import choose_threads
 from induction_cli.evaluation import (
     LENGTH,
     HeldOut,
     copying_scores,
     held_out_losses,
-    load_snapshot,
-    open_held_out,
+    not_applicable,
     pattern_scores,
     random_tokens,
     weight_scores,
@@ -34,8 +34,9 @@ from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
 from induction_cli.model import Transformer
 from induction_cli.plots import training as curves
-from induction_cli.plots.score import co_timing, head_mosaic
+from induction_cli.plots.score import co_timing, head_mosaic, in_steps
 from induction_cli.run_dir import RunDir
+from induction_cli.sources import Source, revision_row, sources_of
 from induction_cli.tables import (
     chain_rows,
     composition_rows,
@@ -72,23 +73,21 @@ SEEN = 20_000_000  # training tokens that the bigram model behind the copy rule 
 GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
 
 
-def score_heads(model: Transformer, held_out: HeldOut, counts: Tensor, config: ScoreConfig) -> dict[str, Tensor]:
+def score_heads(
+    model: Model | Transformer, held_out: HeldOut, counts: Tensor, config: ScoreConfig
+) -> dict[str, Tensor]:
     """Every score of every head, {measure: [sequence, layer, head]}; scores from weights have one 'sequence'."""
-    text = held_out.windows[::CHAIN, :-1][: config.n_sequences]
+    text = held_out.text(config.n_sequences)
     scores = pattern_scores(model, held_out.repeated, ON_REPEATS) | pattern_scores(model, text, ON_TEXT)
     scores["copying"] = copying_scores(model, random_tokens(counts, config.n_sequences, seed=config.seed))
     weights = weight_scores(model, scores["previous_token"].mean(0))
     return scores | {measure: score[None] for measure, score in weights.items()}
 
 
-def baselines(
-    trained: TrainConfig, held_out: HeldOut, counts: Tensor, config: ScoreConfig
-) -> dict[str, tuple[float, float]]:
+def baselines(source: Source, held_out: HeldOut, counts: Tensor, config: ScoreConfig) -> dict[str, tuple[float, float]]:
     """{measure: (uniform attention, mean over the heads of an untrained model of the same shape)}."""
-    model, generator = Transformer(trained.model, seed=trained.seed + 1), torch.Generator().manual_seed(trained.seed)
-    with torch.no_grad():  # heads that write nothing have no copying score
-        for block in model.blocks:
-            block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)), generator=generator)
+    seed = source.room.config().seed if source.room else config.seed
+    model = source.load(source.snapshots[-1]).untrained(seed)
     random = score_heads(model, held_out, counts, config)
     n_repeated, n_text = held_out.repeated.shape[1], held_out.windows.shape[1] - 1
     uniform = {name: measure(attention.uniform(n_repeated)).item() for name, measure in ON_REPEATS.items()}
@@ -96,8 +95,11 @@ def baselines(
     return {name: (uniform.get(name, math.nan), score.nanmean().item()) for name, score in random.items()}
 
 
-def head_rows(scores: dict[str, Tensor], base: dict[str, tuple[float, float]], at: dict) -> pd.DataFrame:
-    """Rows of head_scores.csv. A score that a head cannot have is empty and says 'not applicable'."""
+def head_rows(
+    scores: dict[str, Tensor], base: dict[str, tuple[float, float]], at: dict, why: dict[str, str] | None = None
+) -> pd.DataFrame:
+    """Rows of head_scores.csv. A score that a head cannot have is empty and says 'not applicable' and why."""
+    why = why or {}
     return pd.DataFrame(
         [
             {
@@ -111,7 +113,9 @@ def head_rows(scores: dict[str, Tensor], base: dict[str, tuple[float, float]], a
                 else None,
                 "uniform": base[measure][0],
                 "random_head": base[measure][1],
-                "note": "not applicable: no earlier layer" if values[:, layer, head].isnan().any() else "",
+                "note": f"not applicable: {why.get(measure, 'no earlier layer')}"
+                if values[:, layer, head].isnan().any()
+                else "",
             }
             for measure, values in scores.items()
             for layer in range(values.shape[1])
@@ -120,15 +124,18 @@ def head_rows(scores: dict[str, Tensor], base: dict[str, tuple[float, float]], a
     )
 
 
-def definition_rows(config: ScoreConfig, n_repeated: int, n_text: int) -> pd.DataFrame:
+def definition_rows(config: ScoreConfig, held_out: HeldOut, source: Source) -> pd.DataFrame:
     """Rows of definitions.csv: all that another tool would need to get the same numbers."""
+    n_repeated, n_text = held_out.repeated.shape[1], held_out.windows.shape[1] - 1
+    first = "token 0 first" if source.room else f"token {source.start_token} first"
+    text = ("held-out text", "none") if source.room else ("text", first)
     sequences = {
-        "repeats": (f"start token, then {LENGTH} random tokens {(n_repeated - 1) // LENGTH} times", "token 0 first"),
+        "repeats": (f"start token, then {LENGTH} random tokens {(n_repeated - 1) // LENGTH} times", first),
         "random": (f"{LENGTH} random tokens", "none"),
-        "text": (f"held-out text, {n_text} tokens", "none"),
+        "text": (f"{text[0]}, {n_text} tokens", text[1]),
         "weights": ("none: weights alone, LayerNorm scales folded in", "none"),
     }
-    examples = {"text": min(config.n_sequences, -(-config.n_examples // CHAIN)), "weights": 0}  # one text of each chain
+    examples = {"text": len(held_out.text(config.n_sequences)), "weights": 0}
     return pd.DataFrame(
         [
             {
@@ -221,29 +228,29 @@ def before_after_rows(by_index: pd.DataFrame, windows: pd.DataFrame) -> pd.DataF
     return pd.DataFrame({"before": before, "after": after, "change": after - before}).reset_index()
 
 
-def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
-    """All tables and plots of one run into its room; everything is computed before anything is written."""
-    trained = run.config()
-    evaluation = EvaluationConfig(**{**vars(trained.evaluation), "n_examples": config.n_examples, "seed": config.seed})
-    evaluation.n_sequences = config.n_sequences
-    corpus = open_corpus(trained.data, trained.model.d_vocab)
-    held_out, counts = open_held_out(corpus, trained.model.n_ctx, evaluation), run.token_counts()
-    device = choose_device(config.device)
-    base = baselines(trained, held_out, counts, config)
+def score_source(source: Source, room: RunDir, config: ScoreConfig) -> None:
+    """All tables and plots of one source into its room; everything is computed before anything is written."""
+    evaluation, n_ctx = source.evaluation(config, n_sequences=config.n_sequences), source.n_ctx(config)
+    held_out, counts = source.held_out(evaluation, n_ctx), source.counts
+    base = baselines(source, held_out, counts, config)
     parts: dict[str, list[pd.DataFrame]] = {}
     sequences: list[tuple[dict, dict[str, Tensor]]] = []
-    snapshots = run.choose_snapshots(config.snapshot)
-    for snapshot in track(snapshots, f"scoring {run.name}", transient=True, disable=not Console().is_terminal):
-        model, at = load_snapshot(run, snapshot, device), {"step": snapshot.step, "tokens": snapshot.tokens}
-        losses = held_out_losses(model, held_out.windows, config.batch_size)
+    revisions: list[dict] = []
+    snapshots = source.choose(config.snapshot)
+    for snapshot in track(snapshots, f"scoring {source.name}", transient=True, disable=not Console().is_terminal):
+        model, at = source.load(snapshot), source.at(snapshot)
+        losses = held_out_losses(
+            model, held_out.windows, config.batch_size or model.batch_that_fits(n_ctx, config.memory_gb)
+        )
         scores = score_heads(model, held_out, counts, config)
         sequences.append((at, scores))
+        revisions.append(revision_row(source, snapshot, model, revisions))
         rows = {
-            "head_scores": head_rows(scores, base, at),
-            "in_context_learning": learning_rows(losses, at, evaluation),
+            "head_scores": head_rows(scores, base, at, not_applicable(model)),
+            "in_context_learning": learning_rows(losses, at, evaluation, held_out.chain),
             "in_context_learning_grid": grid_rows(losses, at, evaluation),
             "loss_by_index": index_rows(losses, at),
-            "by_chain": chain_rows(losses, at, evaluation),
+            "by_chain": chain_rows(losses, at, evaluation, held_out.chain),
             "composition": composition_rows(model, at),
         }
         for name, part in rows.items():
@@ -251,10 +258,15 @@ def score_run(run: RunDir, room: RunDir, config: ScoreConfig) -> None:
     tables = {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
     types = head_types(tables["head_scores"])
     tables["head_scores"] = tables["head_scores"].merge(types, on=["layer", "head"])
-    tables["definitions"] = definition_rows(config, held_out.repeated.shape[1], held_out.windows.shape[1] - 1)
+    tables["definitions"] = definition_rows(config, held_out, source)
     tables["correlations"] = correlation_rows(tables["head_scores"])
-    benefit = copy_benefit(np.asarray(corpus.tokens("train")[:SEEN]), held_out.windows.numpy(), trained.model.d_vocab)
-    tables["copy_benefit"] = pd.DataFrame([{"d_vocab": trained.model.d_vocab, **benefit}])
+    if source.room:
+        trained = source.room.config()
+        seen = np.asarray(open_corpus(trained.data, trained.model.d_vocab).tokens("train")[:SEEN])
+        benefit = copy_benefit(seen, held_out.windows.numpy(), trained.model.d_vocab)
+        tables["copy_benefit"] = pd.DataFrame([{"d_vocab": trained.model.d_vocab, **benefit}])
+    else:
+        tables["revisions"] = pd.DataFrame(revisions)
     windows = window_rows(tables["by_chain"]) if len(snapshots) > 1 else pd.DataFrame(columns=["start_tokens"])
     tables["phase_change"] = windows
     if len(snapshots) > 1:
@@ -291,17 +303,23 @@ def draw(room: RunDir) -> None:
     for plot in (*DEFINITIONS, *PLOTS_OVER_TIME):  # of an earlier call that scored more snapshots
         for kind in ("png", "svg"):
             (room.path / "plots" / f"{plot}.{kind}").unlink(missing_ok=True)
-    for measure in DEFINITIONS:
-        if heads[heads.measure == measure].value.notna().any():
-            room.write_plot(f"mosaic_{measure}", head_mosaic(heads, measure))
-            if over_time:
-                room.write_plot(measure, curves.head_scores_over_tokens(heads, measure, windows))
-    if over_time:
-        learning = room.table("in_context_learning")
-        room.write_plot("in_context_learning", curves.in_context_learning_score(learning, windows))
-        room.write_plot("co_timing", co_timing(learning, heads, windows))
-        room.write_plot("loss_by_index", curves.loss_by_index(room.table("loss_by_index"), windows))
-        room.write_plot("loss_derivative", curves.loss_derivative(room.table("loss_derivative"), windows))
+    there = [measure for measure in DEFINITIONS if heads[heads.measure == measure].value.notna().any()]
+    for measure in there:
+        room.write_plot(f"mosaic_{measure}", head_mosaic(heads, measure))
+    if not over_time:
+        return
+    learning, loss = room.table("in_context_learning"), room.table("loss_by_index")
+    derivative = room.table("loss_derivative")
+    figures = {measure: curves.head_scores_over_tokens(heads, measure, windows) for measure in there}
+    figures |= {
+        "in_context_learning": curves.in_context_learning_score(learning, windows),
+        "co_timing": co_timing(learning, heads, windows),
+        "loss_by_index": curves.loss_by_index(loss, windows),
+        "loss_derivative": curves.loss_derivative(derivative, windows),
+    }
+    steps = room.table_file("revisions").exists() and (room.table("revisions").time == "steps").all()
+    for name, figure in figures.items():
+        room.write_plot(name, in_steps(figure) if steps else figure)
 
 
 def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
@@ -322,18 +340,18 @@ def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
 
 
 def run(config: ScoreConfig, out_dir: Path) -> float:
-    """Score a run, or every run of a folder; returns the best prefix matching of the last snapshot scored."""
+    """Score a source, or every run of a folder; returns the best prefix matching of the last snapshot scored."""
     choose_threads(config.threads)
-    runs = RunDir.find(config.run_dir)
-    for found in runs:  # all of them before any work
-        found.choose_snapshots(config.snapshot)
-        require(found.config().model.n_layers > 0, f"'{found.path}' has no attention layer; there is nothing to score")
-    for found in runs:
-        score_run(found, RunDir(out_dir) if len(runs) == 1 else found.folder("score"), config)
+    sources = sources_of(config)
+    for source in sources:  # all of them before any work
+        source.choose(config.snapshot)
+    rooms = [source.room.folder("score") if source.room and len(sources) > 1 else RunDir(out_dir) for source in sources]
+    for source, room in zip(sources, rooms, strict=True):
+        score_source(source, room, config)
     room = RunDir(out_dir)
-    if len(runs) > 1:
-        gather(runs, room)
-    table = pd.DataFrame([summary.row(found, room if len(runs) == 1 else found.folder("score")) for found in runs])
+    if len(sources) > 1:
+        gather([source.room for source in sources if source.room], room)
+    table = pd.DataFrame([summary.row(source, room) for source, room in zip(sources, rooms, strict=True)])
     room.write_table("summary", table)
     summary.show(table, room)
     return float(table.prefix_matching.iloc[-1])

@@ -10,21 +10,22 @@ from rich.console import Console
 from rich.table import Table
 
 from induction_cli.run_dir import RunDir, relative
+from induction_cli.sources import Source
 
 FORMED = 0.3  # best prefix matching from which induction heads are said to have formed
 
 
-def row(run: RunDir, room: RunDir) -> dict:
-    """From the tables of a run's room alone."""
-    trained, heads = run.config(), room.table("head_scores")
+def row(source: Source, room: RunDir) -> dict:
+    """From the tables of a source's room alone; a pretrained model has no seed, and its tokens may not be known."""
+    heads = room.table("head_scores")
     last = heads[heads.step == heads.step.max()].set_index("measure").value
     learning = room.table("in_context_learning").query("kind == 'windowed'").iloc[-1]
     windows = room.table("phase_change")
     return {
-        "run": run.name,
-        "layers": trained.model.n_layers,
-        "seed": trained.seed,
-        "tokens": int(learning.tokens),
+        "run": source.name,
+        "layers": int(heads.layer.max()) + 1,
+        "seed": source.room.config().seed if source.room else math.nan,
+        "tokens": learning.tokens,
         "in_context_learning_score": learning.in_context_learning_score,
         "low": learning.low,
         "high": learning.high,
@@ -36,26 +37,36 @@ def row(run: RunDir, room: RunDir) -> dict:
 
 
 def sentence(table: pd.DataFrame) -> str:
-    """What was seen, said plainly: which runs changed phase and which did not."""
+    """What was seen, said plainly: which runs changed phase and which did not.
+
+    A pretrained model of which one snapshot was seen has no phase to speak of.
+    """
     parts = []
     for layers, rows in table.groupby("layers"):
+        one, pretrained = len(rows) == 1, "seed" in rows and bool(rows.seed.isna().all())
         name = "one-layer" if layers == 1 else f"{layers}-layer"
+        name += " model" if pretrained else " run"
         changed = int(rows.start_tokens.notna().sum())
         formed = int((rows.prefix_matching >= FORMED).sum())
-        of = f"{changed} of {len(rows)} {name} runs" if len(rows) > 1 else f"the {name} run"
-        verb = "went through a phase change" if changed or len(rows) > 1 else "shows no phase change"
-        heads = (
-            f"induction heads in {formed}" if len(rows) > 1 else ("with" if formed else "without") + " induction heads"
-        )
-        score = rows.in_context_learning_score.mean()
-        parts.append(f"{of} {verb} ({heads}, in-context learning score {score:+.2f} nats)")
+        of = f"the {name}" if one else f"{changed} of {len(rows)} {name}s"
+        verb = "went through a phase change" if changed or not one else "shows no phase change"
+        heads = ("with" if formed else "without") + " induction heads" if one else f"induction heads in {formed}"
+        score = f"in-context learning score {rows.in_context_learning_score.mean():+.2f} nats"
+        if pretrained and not changed:
+            parts.append(
+                f"{of} has heads that match prefixes, {score}"
+                if formed
+                else f"{of} has no heads that match prefixes, {score}"
+            )
+        else:
+            parts.append(f"{of} {verb} ({heads}, {score})")
     return "; ".join(parts) + "."
 
 
 def names(table: pd.DataFrame) -> list[str]:
     """'2 layers, seed 0', short enough for a narrow terminal; the run's own name where that is not unique."""
     short = [f"{row.layers} layer{'s' * (row.layers != 1)}, seed {row.seed}" for row in table.itertuples()]
-    return short if len(set(short)) == len(short) else table.run.astype(str).tolist()
+    return short if len(set(short)) == len(short) and table.seed.notna().all() else table.run.astype(str).tolist()
 
 
 def show(table: pd.DataFrame, room: RunDir) -> None:

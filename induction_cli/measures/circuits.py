@@ -43,20 +43,26 @@ def composition(
 ) -> dict[str, Tensor]:
     """Q-, K- and V-composition of each head with each earlier head, {kind: [head, earlier]}, each in 0 .. 1.
 
-    Norm of the product over the product of the norms. W_Q .. W_O are of the later heads, before_V and before_O of the
-    earlier ones; shapes as in `qk_trace`. Subtract `composition_baseline` before reading anything into it.
+    Norm of the product over the product of the norms; nan where either is 0, as it is of a head that writes nothing.
+    W_Q .. W_O are of the later heads, before_V and before_O of the earlier ones; shapes as in `qk_trace`. Subtract
+    `composition_baseline` before reading anything into it.
     """
-    earlier = before_V @ before_O  # [earlier, d_model, d_model], x -> x W_V W_O
-    qk, ov = W_Q @ W_K.mT, W_V @ W_O
 
-    def score(product: Tensor, later: Tensor) -> Tensor:
-        norms = torch.linalg.matrix_norm(later)[:, None] * torch.linalg.matrix_norm(earlier)
-        return torch.linalg.matrix_norm(product) / norms.clamp(min=1e-30)
+    def triangle(tall: Tensor) -> Tensor:
+        """[..., d_model, d_head] -> [..., d_head, d_head]; products that begin with it keep their norm."""
+        return torch.linalg.qr(tall, mode="r").R
 
-    return {
-        "Q": score(earlier @ qk[:, None], qk),
-        "K": score(qk[:, None] @ earlier.mT, qk),
-        "V": score(earlier @ ov[:, None], ov),
+    def score(left: Tensor, middle: Tensor, right: Tensor, later: Tensor) -> Tensor:
+        norms = norm(later)[:, None] * norm(before @ before_O)
+        return norm(left @ middle @ right.mT) / torch.where(norms > 0, norms, torch.nan)
+
+    norm, before = torch.linalg.matrix_norm, triangle(before_V)
+    Q, K, O = (triangle(weight)[:, None] for weight in (W_Q, W_K, W_O.mT))
+    qk, ov = Q[:, 0] @ W_K.mT, O[:, 0] @ W_V.mT
+    return {  # with x -> x before_V before_O, the products before_V before_O W_Q W_K^T and so on
+        "Q": score(before, before_O @ W_Q[:, None], K, qk),
+        "K": score(Q, W_K[:, None].mT @ before_O.mT, before, qk),
+        "V": score(before, before_O @ W_V[:, None], O, ov),
     }
 
 

@@ -17,12 +17,10 @@ def copying(pattern: Tensor, z: Tensor, W_O: Tensor, W_U: Tensor, tokens: Tensor
     4 r - 1. A head that raises every token alike scores about 4 / (n + 1) - 1 = -0.85 for n = 25, not 0.
     Source: Olsson et al. 2022, 'Head activation evaluators'; paper.md 4.5 says which readings are ours.
     """
-    scores = []
-    for head in range(z.shape[2]):  # one at a time: [batch, pos, d_vocab] is large
-        logits = (z[:, :, head] @ W_O[head]) @ W_U
-        raised = (logits - logits.mean(-1, keepdim=True)).relu()
-        at_sample = raised.gather(-1, tokens[:, None, :].expand(-1, tokens.shape[1], -1))  # [batch, pos, sample]
-        own = (pattern[:, head] * at_sample).sum(-1)
-        everything = own + at_sample.sum(-1)
+    mean, scores = W_U.mean(1, keepdim=True), []
+    for at, attended, written in zip(tokens, pattern, z, strict=True):  # logits of the sample's tokens are all it needs
+        raised = ((written.transpose(0, 1) @ W_O) @ (W_U[:, at] - mean)).relu()  # [head, pos, sample]
+        own = (attended * raised).sum(-1)
+        everything = own + raised.sum(-1)
         scores.append((4 * own / everything.clamp(min=1e-30) - 1).mean(-1))
-    return torch.stack(scores, 1)
+    return torch.stack(scores)

@@ -23,71 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from induction_cli.config import require
-
-
-@dataclass
-class ClassifyConfig:
-    """Paper's symbols in the comments; defaults are those of the public code, K and B in the middle of its range."""
-
-    n_pairs: int = 8  # N, item-label pairs in the context
-    max_pairs: int = 32  # N_max: 2 N_max + 1 positions, among which a sequence begins at a random one
-    n_labels: int = 32  # L
-    n_classes: int = 512  # K, a multiple of L
-    burstiness: int = 2  # B, how often each class occurs in the context of a bursty sequence; N/B is whole
-    epsilon: float = 0.1  # within-class variation
-    alpha: float = 0.0  # Zipf exponent of the classes; 0 is uniform
-    p_bursty: float = 1.0  # p_B
-    p_fresh: float = 0.0  # p_C
-    fresh_classes: int = 128  # K_c, new means in every batch
-    distinct_labels: bool = False  # no two classes of one context share a label
-    d_content: int = 63  # D; a token is [one-hot position | content]
-    batch_size: int = 128
-    learning_rate: float = 0.01
-    weight_decay: float = 1e-6  # weights are multiplied by 1 - this in every step
-    n_replicas: int = 1  # seeds trained together: seed, seed + 1, ...
-    seed: int = 0
-
-    @property
-    def n_positions(self) -> int:
-        """P"""
-        return 2 * self.max_pairs + 1
-
-    @property
-    def d_token(self) -> int:
-        return self.n_positions + self.d_content
-
-    def check(self) -> None:
-        """Raise ConfigError, one line that names the setting."""
-        whole = "n_pairs max_pairs n_labels n_classes burstiness fresh_classes d_content batch_size n_replicas"
-        for name in whole.split():
-            value = getattr(self, name)
-            require(value >= 1 and value == int(value), f"{name} is {value}; it must be a whole number, at least 1")
-        for name in ("epsilon", "alpha"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} is {value}; it must be finite and at least 0")
-        for name in ("p_bursty", "p_fresh"):
-            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}; it is a probability, 0 to 1")
-        rate, decay = self.learning_rate, self.weight_decay
-        require(math.isfinite(rate) and rate > 0, f"learning_rate is {rate}; it must be finite and above 0")
-        require(0 <= decay < 1, f"weight_decay is {decay}; it must be at least 0 and below 1")
-        for name in ("n_classes", "fresh_classes"):
-            value = getattr(self, name)
-            require(value % self.n_labels == 0, f"{name} is {value}; it must be a multiple of n_labels={self.n_labels}")
-        require(self.n_classes >= 2, f"n_classes is {self.n_classes}; it must be at least 2")
-        pairs, bursts = self.n_pairs, self.burstiness
-        require(pairs % bursts == 0, f"burstiness is {bursts}; n_pairs={pairs} must be a multiple of it")
-        for name in ("n_classes", "fresh_classes") + ("n_labels",) * self.distinct_labels:
-            least, value = pairs // bursts, getattr(self, name)
-            require(value >= least, f"{name} is {value}; n_pairs/burstiness={least} distinct ones are needed")
-        require(
-            pairs <= self.max_pairs,
-            f"n_pairs is {pairs}; max_pairs={self.max_pairs} has only {self.n_positions} positions for {2 * pairs + 1}",
-        )
-        require(
-            not self.distinct_labels or self.alpha == 0,
-            f"alpha is {self.alpha}; distinct_labels draws labels evenly and needs alpha=0",
-        )
+from induction_cli.config import ClassifyConfig
 
 
 @dataclass
@@ -221,7 +157,7 @@ EVALUATIONS: dict[
     str, tuple[dict[str, Any], dict[str, bool]]
 ] = {  # name: (settings that change, arguments of draw_sequences)
     "in_context": ({"p_bursty": 1.0, "p_fresh": 1.0}, {}),  # new classes
-    "in_context_swapped": ({"p_bursty": 1.0, "p_fresh": 0.0}, {"swapped": True}),  # known classes, other labels
+    "swapped_labels": ({"p_bursty": 1.0, "p_fresh": 0.0}, {"swapped": True}),  # known classes, other labels
     "in_weights": ({"p_bursty": 0.0, "p_fresh": 0.0}, {"without_target": True}),  # the context is no help
 }
 

@@ -31,21 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from induction_cli.config import require
-
-
-@dataclass
-class NestedConfig:
-    """The three numbers of rivals. For N pairs, L labels: n1 ~ N, n2 = labels of the context less one, n3 the rest."""
-
-    n1: float = 16.0
-    n2: float = 7.0
-    n3: float = 24.0
-
-    def check(self) -> None:
-        for name in ("n1", "n2", "n3"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"{name} is {value}; it must be finite and above 0")
+from induction_cli.config import NestedConfig
 
 
 def shares(config: NestedConfig, beta_1: Tensor, alpha: Tensor, xi: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,75 +7,16 @@ be known from its second occurrence on (in context); everything else only from p
 
 from __future__ import annotations
 
-import math
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from induction_cli.config import require
+from induction_cli.config import RecallNetworkConfig, require
 from induction_cli.minimal.classify_data import draw, draw_distinct, random_stream
-
-POSITIONS = ("absolute", "relative", "none")
-EMBEDDINGS = ("random", "orthonormal")
-LOSSES = ("in_context", "all")
-
-
-@dataclass
-class RecallConfig:
-    """Bietti et al. in the comments where we differ: sizes are for two CPU cores."""
-
-    n_triggers: int = 5  # k
-    fixed_triggers: bool = True  # the k most frequent tokens in every sequence; else drawn from pi_u in each
-    bigram_followers: bool = False  # followers drawn from pi_b instead of uniformly
-    length: int = 64  # T; 256
-    n_positions: int = 256  # vectors for positions, or distances
-    positions: str = "absolute"  # absolute | relative | none
-    embedding: str = "random"  # random | orthonormal
-    n_layers: int = 2
-    d_model: int = 128
-    global_memory: bool = False  # a trained linear map W_F from token to next token: the place of pi_b
-    loss: str = "in_context"  # in_context: from the second occurrence of triggers | all
-    batch_size: int = 64  # 512
-    learning_rate: float = 1.0  # theirs is for another scale of embeddings
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    n_replicas: int = 1
-    seed: int = 0
-
-    def check(self, d_vocab: int | None = None) -> None:
-        """Raise ConfigError, one line that names the setting; d_vocab when the language is known."""
-        for name in ("n_triggers", "length", "n_positions", "n_layers", "d_model", "batch_size", "n_replicas"):
-            value = getattr(self, name)
-            require(value >= 1 and value == int(value), f"{name} is {value}; it must be a whole number, at least 1")
-        require(self.length >= 2, f"length is {self.length}; it must be at least 2")
-        require(self.n_layers >= 2, f"n_layers is {self.n_layers}; it must be at least 2")
-        for name, allowed in (("positions", POSITIONS), ("embedding", EMBEDDINGS), ("loss", LOSSES)):
-            value = getattr(self, name)
-            require(value in allowed, f"{name} is '{value}'; there are {', '.join(allowed)}")
-        require(
-            self.positions == "none" or self.length <= self.n_positions,
-            f"length is {self.length}; n_positions={self.n_positions} is too few for it",
-        )
-        rate, decay = self.learning_rate, self.weight_decay
-        require(math.isfinite(rate) and rate > 0, f"learning_rate is {rate}; it must be finite and above 0")
-        require(math.isfinite(decay) and decay >= 0, f"weight_decay is {decay}; it must be finite and at least 0")
-        require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must be at least 0 and below 1")
-        if d_vocab is not None:
-            have = f"the language has {d_vocab} tokens"
-            require(self.n_triggers <= d_vocab, f"n_triggers is {self.n_triggers}; {have}")
-            least = orthonormal_width(d_vocab, self.n_positions)
-            require(
-                self.embedding != "orthonormal" or self.d_model >= least,
-                f"d_model is {self.d_model}; orthonormal embeddings of {d_vocab} tokens need at least {least}",
-            )
-
-
-def orthonormal_width(d_vocab: int, n_positions: int) -> int:
-    """Directions that the construction keeps apart: tokens and positions, each as they are and as layer 1 moves them,
-    and outputs."""
-    return 2 * (d_vocab + n_positions) + d_vocab
 
 
 @dataclass
@@ -110,6 +51,26 @@ def estimate_language(text: np.ndarray | Tensor, d_vocab: int) -> Language:
     return Language(unigram, torch.where(seen > 0, pairs / seen.clamp(min=1), unigram))
 
 
+def character_language(documents: Iterable[str], d_vocab: int, characters: int) -> tuple[Language, str]:
+    """The language of the first `characters` of a text, and the characters that tokens 0 to d_vocab - 2 stand for.
+
+    The last token stands for all rarer characters. Raises ConfigError where the text has fewer.
+    """
+    parts, missing = list[str](), characters
+    for document in documents:
+        parts.append(document[:missing])
+        missing -= len(parts[-1])
+        if not missing:
+            break
+    text = "".join(parts)
+    common = Counter(text).most_common()
+    require(len(common) >= d_vocab, f"d_vocab is {d_vocab}; the text has {len(common)} different characters")
+    letters = "".join(letter for letter, _ in common[: d_vocab - 1])
+    codes = {letter: code for code, letter in enumerate(letters)}
+    tokens = np.fromiter((codes.get(letter, d_vocab - 1) for letter in text), np.int64, len(text))
+    return estimate_language(tokens, d_vocab), letters
+
+
 @dataclass
 class RecallSequences:
     """Inputs are tokens[:, :-1], targets tokens[:, 1:]; `occurrence` belongs to the inputs."""
@@ -127,7 +88,7 @@ class RecallSequences:
 
 
 def draw_recall(
-    config: RecallConfig,
+    config: RecallNetworkConfig,
     language: Language,
     n: int,
     generator: torch.Generator,
@@ -139,7 +100,10 @@ def draw_recall(
     Before `first_place` tokens are drawn from pi_u without triggers: what can be learned in context is all after it,
     which at first_place >= the length of training asks for positions that training never saw.
     """
-    config.check(language.d_vocab)
+    config.check()
+    require(
+        language.d_vocab == config.d_vocab, f"d_vocab is {config.d_vocab}; the language has {language.d_vocab} tokens"
+    )
     k, length, d_vocab = config.n_triggers, length or config.length, language.d_vocab
     rows = language.bigram.double().cumsum(-1)
     unigram = language.unigram.double()
@@ -175,7 +139,7 @@ def draw_recall(
 class RecallBatches:
     """Training batches as a function of (seed, step) alone."""
 
-    def __init__(self, config: RecallConfig, language: Language, seed: int):
+    def __init__(self, config: RecallNetworkConfig, language: Language, seed: int):
         self.config, self.language, self.seed = config, language, seed
 
     def __call__(self, step: int) -> RecallSequences:

@@ -93,14 +93,13 @@ def stored(weights: Weights, positions: str) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def memory_recall(
-    weights: Weights, positions: str, length: int, triggers: Tensor, language: Language | None = None
-) -> dict[str, float]:
+def memory_recall(weights: Weights, positions: str, length: int, triggers: Tensor) -> dict[str, float]:
     """Share of questions to which each memory's largest answer is the right one.
 
     previous (W_K^1): t - 1, for t = 1 .. length - 1, among all positions before `length` (relative: distance 1, asked
-    with every token); match (W_K^2): a trigger's own, among the triggers [k]; copy (W_O^2): every token's own. With a
-    global memory and a language also bigram_divergence, mean KL(pi_b || softmax of the answer) over non-triggers, nats.
+    with every token); previous_early: the same for the first quarter, as in the public code (64 of 256), because what
+    late positions store is hardly ever asked for; match (W_K^2): a trigger's own, among the triggers [k]; copy
+    (W_O^2): every token's own.
     """
     tables = stored(weights, positions)
     every = torch.arange(len(weights["W_E"]))
@@ -109,15 +108,20 @@ def memory_recall(
     if positions == "absolute":
         asked = tables["previous"][: length - 1, : length - 1]
         recall["previous"] = asked.argmax(-1) == torch.arange(length - 1)
+        recall["previous_early"] = recall["previous"][: max(1, length // 4)]
     elif positions == "relative":
         recall["previous"] = tables["previous"][:, :length].argmax(-1) == 1
-    means = {name: right.float().mean().item() for name, right in recall.items()}
-    if language is not None and "bigram" in tables:
-        rest = every[~torch.isin(every, triggers)]
-        p = language.bigram[rest].to(tables["bigram"])
-        answer = tables["bigram"][rest].log_softmax(-1)
-        means["bigram_divergence"] = (torch.special.xlogy(p, p) - p * answer).sum(-1).mean().item()
-    return means
+    return {name: right.float().mean().item() for name, right in recall.items()}
+
+
+@torch.no_grad()
+def bigram_divergence(weights: Weights, positions: str, language: Language, left_out: Tensor) -> float:
+    """Mean KL(pi_b || softmax of the global memory's answer) over the tokens that are not left out, nats."""
+    rest = torch.ones(language.d_vocab, dtype=torch.bool)
+    rest[left_out] = False
+    answer = stored(weights, positions)["bigram"][rest].log_softmax(-1)
+    p = language.bigram[rest].to(answer)
+    return (torch.special.xlogy(p, p) - p * answer).sum(-1).mean().item()
 
 
 @torch.no_grad()
@@ -144,20 +148,20 @@ def strengths(weights: Weights, positions: str, length: int, triggers: Tensor) -
 
 
 @torch.no_grad()
-def attention_probes(patterns: list[Tensor], sequences: RecallSequences) -> dict[str, float]:
+def attention_probes(patterns: list[Tensor], sequences: RecallSequences, first_place: int = 1) -> dict[str, float]:
     """Where the heads look. previous_token_attention: mean weight of layer 1 (of three layers: 2) on the place before,
-    from place 1 on. match_attention: at in-context predictions, weight of the last layer on places whose previous token
-    is the current one. previous_token_argmax, match_argmax: the share of places where the largest weight is there."""
+    from `first_place` on. match_attention: at in-context predictions, weight of the last layer on places whose previous
+    token is the current one. previous_token_argmax, match_argmax: share of places where the largest weight is there."""
     first, last = patterns[-2], patterns[-1]
     inputs = sequences.tokens[:, :-1]
     asked = sequences.occurrence >= 2
     follows = F.pad(inputs[:, None, :-1] == inputs[:, :, None], (1, 0))  # [sequence, t, s]: z_{s-1} = z_t
     follows = follows.tril()
-    places = torch.arange(1, inputs.shape[1])
+    places = torch.arange(first_place, inputs.shape[1])
     best = last.argmax(-1, keepdim=True)
     return {
-        "previous_token_attention": first.diagonal(-1, -2, -1).mean().item(),
-        "previous_token_argmax": (first[:, 1:].argmax(-1) == places - 1).float().mean().item(),
+        "previous_token_attention": first.diagonal(-1, -2, -1)[:, places - 1].mean().item(),
+        "previous_token_argmax": (first[:, places].argmax(-1) == places - 1).float().mean().item(),
         "match_attention": (last * follows).sum(-1)[asked].mean().item() if asked.any() else math.nan,
         "match_argmax": follows.gather(-1, best)[..., 0][asked].float().mean().item() if asked.any() else math.nan,
     }

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from induction_cli.config import require
-from induction_cli.minimal.recall_data import RecallConfig, RecallSequences, orthonormal_width
+from induction_cli.config import RecallNetworkConfig, require
+from induction_cli.minimal.recall_data import RecallSequences
 
 Weights = dict[str, Tensor]
 
@@ -27,18 +27,18 @@ def frozen(weights: Weights) -> list[str]:
     return [name for name in weights if name in ("W_E", "W_pos", "W_U") or name.endswith("W_V")]
 
 
-def initial_weights(config: RecallConfig, d_vocab: int, generator: torch.Generator) -> Weights:
+def initial_weights(config: RecallNetworkConfig, generator: torch.Generator) -> Weights:
     """random: entries ~ N(0, 1/d), so vectors are nearly orthonormal. orthonormal: exactly, and W_V of layer 0 moves
     tokens and positions to directions of their own, so that the construction is free of interference."""
-    config.check(d_vocab)
-    d, n_positions = config.d_model, config.n_positions
+    config.check()
+    d, d_vocab, n_positions = config.d_model, config.d_vocab, config.n_positions
     trained = [f"layer_{layer}.W_K" for layer in range(config.n_layers)] + [f"layer_{config.n_layers - 1}.W_O"]
     weights = {name: torch.zeros(d, d) for name in trained + ["W_F"] * config.global_memory}
     if config.embedding == "orthonormal":
         basis, _ = torch.linalg.qr(torch.randn(d, d, generator=generator))
         used, moved = d_vocab + n_positions, torch.arange(d)
         moved[:used], moved[used : 2 * used] = torch.arange(used, 2 * used), torch.arange(used)
-        parts = orthonormal_width(d_vocab, n_positions)
+        parts = config.orthonormal_width
         weights["W_E"], weights["W_pos"] = basis[:d_vocab], basis[d_vocab:used]
         weights["W_U"] = basis[parts - d_vocab : parts].T
         for layer in range(config.n_layers):
@@ -69,11 +69,14 @@ def recall_network(weights: Weights, tokens: Tensor, positions: str) -> tuple[Te
         if positions == "relative" and layer == 0:
             scores = scores + (asked @ W_pos[:length].T).gather(-1, distance.expand(*tokens.shape[:-1], -1, -1))
         patterns.append(scores.masked_fill(at > at[:, None], -torch.inf).softmax(-1))
-        moved = patterns[-1] @ x @ weights[f"layer_{layer}.W_V"]
-        x = x + (moved @ weights[f"layer_{layer}.W_O"] if layer == n_layers - 1 else moved)
+        if layer < n_layers - 1:
+            x = x + patterns[-1] @ (x @ weights[f"layer_{layer}.W_V"])
+    last = f"layer_{n_layers - 1}"
+    moved = weights[f"{last}.W_V"] @ (weights[f"{last}.W_O"] @ weights["W_U"])  # [d, V]: narrower than the stream
+    logits = x @ weights["W_U"] + patterns[-1] @ (x @ moved)
     if "W_F" in weights:
-        x = x + embedded @ weights["W_F"]
-    return x @ weights["W_U"], patterns
+        logits = logits + embedded @ (weights["W_F"] @ weights["W_U"])
+    return logits, patterns
 
 
 def counted(occurrence: Tensor, kind: str) -> Tensor:
@@ -91,9 +94,8 @@ def loss(weights: Weights, tokens: Tensor, occurrence: Tensor, positions: str, k
 
 
 @torch.no_grad()
-def split(weights: Weights, sequences: RecallSequences, positions: str) -> dict[str, float]:
-    """Global against in-context: loss in nats, and accuracy, of each."""
-    logits, _ = recall_network(weights, sequences.tokens[:, :-1], positions)
+def split(logits: Tensor, sequences: RecallSequences) -> dict[str, float]:
+    """Global against in-context, of logits [sequence, T, V]: loss in nats, and accuracy, of each."""
     targets, means = sequences.tokens[:, 1:], dict[str, float]()
     losses = F.cross_entropy(logits.mT, targets, reduction="none")
     right = (logits.argmax(-1) == targets).float()

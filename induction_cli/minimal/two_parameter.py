@@ -19,41 +19,15 @@ out. beta_1 and alpha are trained; beta_2 and xi can be (`trained`). At alpha = 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from induction_cli.config import require
+from induction_cli.config import SCALARS, TwoParameterConfig
 from induction_cli.minimal.classify_data import Sequences
 
 Weights = dict[str, Tensor]
-SCALARS = ("beta_1", "alpha", "beta_2", "xi")
-
-
-@dataclass
-class TwoParameterConfig:
-    """Values before training, and which of them training moves. The data are those of ClassifyConfig."""
-
-    beta_1: float = 0.0
-    alpha: float = 0.0
-    beta_2: float = 2.0
-    xi: float = 10.0
-    trained: list[str] = field(default_factory=lambda: ["beta_1", "alpha"])
-    memory_width: int = 256  # random features of the in-weights memory; 0: none
-    learning_rate: float = 0.01
-    memory_learning_rate: float = 20.0  # its ratio to the other says how well weights compete with the context
-
-    def check(self) -> None:
-        for name in SCALARS:
-            require(math.isfinite(getattr(self, name)), f"{name} is {getattr(self, name)}; it must be finite")
-        for name in ("learning_rate", "memory_learning_rate"):
-            rate = getattr(self, name)
-            require(math.isfinite(rate) and rate >= 0, f"{name} is {rate}; it must be finite and at least 0")
-        require(self.memory_width >= 0, f"memory_width is {self.memory_width}; it must be at least 0")
-        unknown = [name for name in self.trained if name not in SCALARS]
-        require(not unknown, f"trained names {', '.join(unknown)}; there are {', '.join(SCALARS)}")
 
 
 def initial_weights(config: TwoParameterConfig, d_content: int, n_labels: int, generator: torch.Generator) -> Weights:

@@ -33,6 +33,7 @@ from induction_cli.plots.style import (
 )
 
 MAXIMUM_PANELS, COLUMNS = 24, 6  # of eigenvalues
+LARGE, MAXIMUM_EDGES = 8, 300  # layers from which heads lose their names; lines of each kind of composition
 STRONG = 0.5  # composition edges are labelled from this share of the strongest one on
 ON = {"text": "held-out text", "repeats": "random repeated tokens"}
 
@@ -86,21 +87,24 @@ def composition(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     """
     types, last = _types(heads), table[table["step"] == table["step"].max()]
     n_layers, n_heads = int(last["layer"].max()) + 1, int(max(last["head"].max(), last["from_head"].max())) + 1
-    figure = Figure(figsize=(8, 2.6 + 1.1 * n_layers), dpi=100, layout=_layout())
-    panels = figure.subplots(1, 3, width_ratios=(2, 1, 1))
+    kinds = [kind for kind in "KQV" if (last["kind"] == kind).any()]  # rotary positions leave V alone
+    small = n_layers <= LARGE
+    figure = Figure(figsize=(8, 2.6 + min(1.1 * n_layers, 9)), dpi=100, layout=_layout())
+    panels = figure.subplots(1, len(kinds), width_ratios=[2] + [1] * (len(kinds) - 1), squeeze=False)[0]
     headline(figure, panels[0], "Which heads read what earlier heads wrote (composition above chance)", "")
     top = max(float(last["above_baseline"].max()), 1e-9)
     size = float(np.clip(30 / n_heads, 4, 8))
-    for axes, kind in zip(panels, "KQV", strict=True):
-        main = kind == "K"
+    for axes, kind in zip(panels, kinds, strict=True):
+        main = kind == kinds[0]
         edges = last[(last["kind"] == kind) & (last["above_baseline"] > 0)].sort_values("above_baseline")
+        edges = edges.tail(MAXIMUM_EDGES)
         axes.set_title(f"{kind}-composition", loc="left", fontsize=TEXT, color=INK)
         named: dict[tuple[int, int], int] = {}  # labels on the lines into each head
         for edge in edges.itertuples():
             share = edge.above_baseline / top
             x, y = (edge.from_head, edge.head), (edge.from_layer, edge.layer)
             axes.plot(x, y, color=INK, alpha=float(np.clip(share, 0.06, 1)), linewidth=5 * share, zorder=1)
-            if main and share >= STRONG and n_heads <= 8:
+            if main and small and share >= STRONG and n_heads <= 8:
                 into = (edge.layer, edge.head)
                 at = 0.8 - 0.14 * (named.setdefault(into, 0) % 2)  # neighbours at different heights
                 named[into] += 1
@@ -111,19 +115,20 @@ def composition(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
         for layer in range(n_layers):
             for head in range(n_heads):
                 colour = HEAD_COLOURS.get(types.get((layer, head), "other"), FAINT)
-                axes.plot(head, layer, "o", markersize=size * (3 if main else 1.3), color=colour, zorder=3)
-                if main:
+                axes.plot(head, layer, "o", markersize=size * (3 if main and small else 1.3), color=colour, zorder=3)
+                if main and small:
                     text = _name((layer, head)) if n_heads <= 4 else str(head)
                     axes.text(
                         head, layer, text, fontsize=SMALL - 2, color="white", ha="center", va="center", zorder=4
                     )  # fmt: skip
-            if main:
+            if main and (small or layer % 5 == 0):
                 axes.text(-0.45, layer, f"layer {layer}", fontsize=SMALL, color=FAINT, ha="right", va="center")
         axes.set_xlim(-0.5 - 0.2 * n_heads * main, n_heads - 0.5)
         axes.set_ylim(-0.35, n_layers - 0.65)
         axes.set_axis_off()
     figure.supxlabel(
-        f"later layers are above; line width: score less that of random matrices, at most {top:.2f}\n"
+        f"later layers are above; line width: score less that of random matrices, at most {top:.2f}"
+        f"{'' if small else f'; the {MAXIMUM_EDGES} strongest pairs'}\n"
         f"{_colours_in_words()}",
         x=0.01, ha="left", fontsize=SMALL, color=FAINT,
     )  # fmt: skip
@@ -137,7 +142,7 @@ def composition_over_tokens(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     snapshot are named.
     """
     types = _types(heads)
-    table = table[(table["kind"] == "K") & (table["value"] > 0)]  # 0: a head that writes nothing yet
+    table = table[(table["kind"] == "K") & table["value"].notna()]  # empty: a head that writes nothing yet
     pairs = table.groupby(["from_layer", "from_head", "layer", "head"])
     figure, axes = new_figure(
         "K-composition during training", "coloured: from a previous-token head to an induction head; grey: other pairs"
@@ -321,8 +326,8 @@ def ideal_head_controls(table: pd.DataFrame) -> Figure:
         for y, name in enumerate(names):
             rows = table[(table["on"] == kind) & (table["heads"] == name)].set_index("variant")
             points = [("effect", rows.iloc[0], "effect")]
-            points += [(variant, rows.loc[variant], "regained") for variant in ("ideal", "ideal copy")]
-            for shift, (which, row, column) in zip((-0.24, 0, 0.24), points, strict=True):
+            points += [(variant, rows.loc[variant], "regained") for variant in rows.index]
+            for shift, (which, row, column) in zip((-0.24, 0, 0.24), points, strict=False):
                 interval = [row[f"{column}_low"], row[f"{column}_high"]]
                 axes.plot(interval, [y + shift] * 2, color=colours[which], linewidth=1.5)
                 axes.plot(row[column], y + shift, "o", color=colours[which], markersize=5)
@@ -331,7 +336,8 @@ def ideal_head_controls(table: pd.DataFrame) -> Figure:
         _plain(axes, "loss (nats)")
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     _title(figure, "What a head is worth, and what a hard-coded induction head in its place is")
-    words = {"effect": "lost by removing it", "ideal": "regained, ideal pattern", "ideal copy": "regained, ideal copy"}
+    words = {"effect": "lost by removing it", "ideal": "regained, ideal pattern"}
+    words |= {"ideal copy": "regained, ideal copy"} if (table["variant"] == "ideal copy").any() else {}
     handles = [Line2D([], [], color=colours[key], marker="o", markersize=5, label=text) for key, text in words.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=SMALL)
     return figure

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter
 
 from induction_cli.plots.style import (
     FAINT,
@@ -15,6 +16,7 @@ from induction_cli.plots.style import (
     INK,
     SMALL,
     TEXT,
+    TOKENS,
     End,
     colour_bar,
     finish,
@@ -42,12 +44,14 @@ def head_mosaic(heads: pd.DataFrame, measure: str, step: int | None = None) -> F
     grid = grid.reindex(index=range(int(grid.index.max()) + 1), columns=range(int(grid.columns.max()) + 1))
     values = grid.to_numpy(dtype=float)
     layers, width = values.shape
-    at = f"step {step:,}"
-    if "tokens" in table:
+    at = f"; step {step:,}"
+    if "tokens" in table and pd.isna(table["tokens"].iloc[0]):  # a pretrained model, of which nobody knows
+        at = ""
+    elif "tokens" in table:
         at += f", {round(float(table['tokens'].iloc[0]) / 1e6, 2):,g} million tokens"
     unit = MEASURES.get(measure, f"{in_words(measure)} (score)")
     height = 2.0 + 0.45 * layers
-    figure, axes = new_figure(f"{in_words(measure).capitalize()} by layer and head", f"{unit}; {at}", height)
+    figure, axes = new_figure(f"{in_words(measure).capitalize()} by layer and head", f"{unit}{at}", height)
     signed = bool(np.nanmin(values, initial=0.0) < 0)
     top = max(1.0, float(np.nanmax(np.abs(values), initial=0.0)))
     norm = Normalize(-top if signed else 0.0, top)
@@ -89,4 +93,14 @@ def co_timing(scores: pd.DataFrame, heads: pd.DataFrame, windows: pd.DataFrame |
     finish(below, "share of attention", windows, label=False)
     above.set_xlabel("")
     name_ends(below, ends)
+    return figure
+
+
+def in_steps(figure: Figure) -> Figure:
+    """The figure with an honest time axis, where steps stand for tokens that nobody counted."""
+    for axes in figure.axes:
+        if axes.get_xlabel() == TOKENS:
+            axes.set_xlabel("training steps (millions)" if axes.get_xlim()[1] > 1 else "training steps")
+            if axes.get_xlim()[1] <= 1:
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1e6 * value:,.6g}"))
     return figure

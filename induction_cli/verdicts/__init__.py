@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from induction_cli.verdicts import line_1, line_2, line_3
+from induction_cli.verdicts import classify, line_1, line_2, line_3, line_4, line_5, line_6, recall
 from induction_cli.verdicts.decide import Effect, Verdict, above, below, both, decide
 from induction_cli.verdicts.tables import Paths
 
@@ -19,7 +19,7 @@ __all__ = ["CLAIMS", "Effect", "Verdict", "above", "below", "both", "decide", "l
 
 CLAIMS: dict[str, Callable[[Paths], list[Effect]]] = {
     name.removeprefix("claim_"): function
-    for line in (line_1, line_2, line_3)
+    for line in (line_1, line_2, line_3, line_4, line_5, line_6, recall, classify)
     for name, function in vars(line).items()
     if name.startswith("claim_")
 }

@@ -24,6 +24,7 @@ class Scored:
     seed: int
     smeared: bool
     tables: RunDir
+    mlps: bool = False
 
     def window(self) -> pd.Series | None:
         found = self.tables.table("phase_change")
@@ -36,21 +37,22 @@ class Scored:
         return self.tables.table("events").set_index("event").loc[name]
 
 
-def scored_runs(paths: Paths) -> list[Scored]:
-    """The runs that have been scored at enough snapshots to see a window, vanilla and smeared.
-
-    Where some are attention-only the claims are judged on those; models with MLPs are line 6's.
-    """
-    attention_only: list[Scored] = []
-    with_mlp: list[Scored] = []
+def runs_of_any_class(paths: Paths) -> list[Scored]:
+    """The runs scored at enough snapshots to see a window, vanilla and smeared, with MLPs and without."""
+    found = []
     for run in runs_in(paths):
         score = run.folder("score")
         scored = score.table_file("in_context_learning").exists()
         if scored and score.table("in_context_learning").step.nunique() >= MINIMUM_SNAPSHOTS:
             model, seed = run.config().model, run.config().seed
-            found = Scored(run.name, model.n_layers, seed, model.smeared_keys, score)
-            (with_mlp if model.d_mlp else attention_only).append(found)
-    return attention_only or with_mlp
+            found.append(Scored(run.name, model.n_layers, seed, model.smeared_keys, score, model.d_mlp > 0))
+    return found
+
+
+def scored_runs(paths: Paths) -> list[Scored]:
+    """Where some are attention-only the claims are judged on those; models with MLPs are line 6's."""
+    found = runs_of_any_class(paths)
+    return [run for run in found if not run.mlps] or found
 
 
 def vanilla(paths: Paths, deep: bool) -> list[Scored]:
@@ -80,6 +82,16 @@ def flat_effect(run: Scored) -> Effect:
     return Effect(run.name, score.in_context_learning_score, score.low, score.high, small, seed=run.seed)
 
 
+def formation_effect(run: Scored) -> Effect | None:
+    """The rule of 1c, for one run; None without a window. Value: the onset's place in it, 0 its start, 1 its end."""
+    if (window := run.window()) is None:
+        return None
+    onset, width = run.event("induction"), window.end_tokens - window.start_tokens
+    value, low, high = ((onset[key] - window.start_tokens) / width for key in ("onset_tokens", "low", "high"))
+    holds = both(above(-0.25, low, high), below(1.25, low, high)) if np.isfinite(value) else False
+    return Effect(run.name, value, low, high, holds, seed=run.seed)
+
+
 def claim_1a(paths: Paths) -> list[Effect]:
     return [phase_change_effect(run) for run in vanilla(paths, deep=True)]
 
@@ -89,15 +101,8 @@ def claim_1b(paths: Paths) -> list[Effect]:
 
 
 def claim_1c(paths: Paths) -> list[Effect]:
-    """Value: the onset's place in the window, 0 at its start, 1 at its end."""
-    effects = []
-    for run in vanilla(paths, deep=True):
-        if (window := run.window()) is not None:
-            onset, width = run.event("induction"), window.end_tokens - window.start_tokens
-            value, low, high = ((onset[key] - window.start_tokens) / width for key in ("onset_tokens", "low", "high"))
-            holds = both(above(-0.25, low, high), below(1.25, low, high)) if np.isfinite(value) else False
-            effects.append(Effect(run.name, value, low, high, holds, seed=run.seed))
-    return effects
+    found = [formation_effect(run) for run in vanilla(paths, deep=True)]
+    return [effect for effect in found if effect]
 
 
 def claim_1d(paths: Paths) -> list[Effect]:

@@ -1,0 +1,251 @@
+"""The page's sections: which plots of which runs stand in it, what was claimed, how it was made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from induction_cli.page.figures import Figures
+from induction_cli.page.rooms import Found, Origin, Room, Run, origin
+from induction_cli.run_dir import relative
+from induction_cli.verdicts import Effect, Verdict
+
+UNDONE = ("failed", "skipped")  # steps that a section must own up to
+KINDS = 4  # kinds of models whose plots are in full
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A plot on the page. drawn: its HTML; about: the run, or ''."""
+
+    drawn: str
+    about: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Plots of one kind, and what to look at."""
+
+    look: str
+    plots: list[Shown]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What is shown of one run, or one command, when it is unfolded."""
+
+    title: str
+    groups: list[Group]
+
+    @property
+    def count(self) -> int:
+        return sum(len(group.plots) for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as data (experiments/claims.yaml), its verdict, and its effect in a few words."""
+
+    data: dict
+    verdict: Verdict
+
+    @property
+    def effect(self) -> str:
+        return summary(self.verdict.effects)
+
+    @property
+    def counted(self) -> str:
+        return counted(self.verdict.effects)
+
+
+@dataclass
+class Section:
+    line: int
+    title: str
+    question: str
+    make: str
+    claims: list[Claim]
+    ran: bool
+    groups: list[Group] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # plots for which there was no room
+    problems: list[str] = field(default_factory=list)
+    failed: list[dict] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    pages: list[str] = field(default_factory=list)
+
+    @property
+    def tally(self) -> str:
+        """'5 supported, 3 inconclusive'."""
+        said = [claim.verdict.verdict for claim in self.claims]
+        kinds = ("supported", "not supported", "inconclusive", "not tested")
+        return ", ".join(f"{said.count(kind)} {kind}" for kind in kinds if kind in said)
+
+
+def read_lines() -> list[dict[str, Any]]:
+    return yaml.safe_load((Path(__file__).parent / "lines.yaml").read_text())
+
+
+# ------------------------------------------------------------------------------------------------ effects in words
+
+
+def number(value: float) -> str:
+    if not math.isfinite(value):
+        return "none"
+    return f"{value:+.2g}" if 0 < abs(value) < 0.1 else f"{value:+.2f}"
+
+
+def interval(effect: Effect) -> str:
+    known = math.isfinite(effect.low) and math.isfinite(effect.high)
+    return f"{number(effect.value)} [{number(effect.low)}, {number(effect.high)}]" if known else number(effect.value)
+
+
+def summary(effects: Sequence[Effect]) -> str:
+    """One effect with its interval; of several the median and the range over runs."""
+    if not effects:
+        return "none"
+    values = [effect.value for effect in effects if math.isfinite(effect.value)]
+    if len(effects) == 1 or not values:
+        return interval(effects[0])
+    return f"median {number(median(values))}, from {number(min(values))} to {number(max(values))}"
+
+
+def counted(effects: Sequence[Effect]) -> str:
+    """'6 runs, 3 seeds'; seeds only where they are known."""
+    if not effects:
+        return "no run"
+    n_runs, seeds = sum(effect.runs for effect in effects), {e.seed for e in effects if e.seed is not None}
+    runs = "one run" if n_runs == 1 else f"{n_runs} runs"
+    return f"{runs}, {len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds and n_runs > 1 else runs
+
+
+# ------------------------------------------------------------------------------------------------ plots
+
+
+def representatives(runs: Sequence[Run]) -> list[Run]:
+    """The lowest seed of every kind of model, the simplest kinds first, at most KINDS."""
+    able = sorted((run for run in runs if run.config is not None), key=lambda run: (run.kind, run.config.seed))  # type: ignore
+    firsts = {run.kind: run for run in reversed(able)}
+    return [firsts[kind] for kind in sorted(firsts)][:KINDS]
+
+
+def chosen_one(runs: Sequence[Run]) -> Run | None:
+    """The two-layer run among them, else the last."""
+    two = [run for run in runs if run.kind[2] == 2]
+    return two[0] if two else runs[-1] if runs else None
+
+
+def placed(rooms: Sequence[Room], plots: Sequence[dict]) -> tuple[list, list]:
+    """Every plot there is as (room, stem, look), in the order of `plots`: those in full, and those to fold away.
+
+    Plots of a sweep's single jobs are folded.
+    Of a run that stands for no kind of model only what is shown in full of others is kept, to bound the page.
+    """
+    shown: list[tuple[Room, str, str]] = []
+    folded: list[tuple[Room, str, str]] = []
+    firsts = representatives([room.run for room in rooms if room.run])
+    one = chosen_one(firsts)
+    first_paths = {run.dir.path for run in firsts}
+    listed = set()
+    for plot in plots:
+        mine = [
+            (room, stem)
+            for room in rooms
+            if room.command == plot["room"]
+            for stem in room.plots
+            if fnmatch(stem, plot["plot"])
+        ]
+        joint = any(room.run is None for room, _ in mine)
+        listed |= {(room.command, stem) for room, stem in mine}
+        for room, stem in mine:
+            item = (room, stem, plot["look"])
+            if room.run is None:
+                (folded if plot["show"] == "more" or room.one_of_many else shown).append(item)
+                continue
+            first = room.run.dir.path in first_paths
+            alone = one is not None and room.run.dir.path == one.dir.path
+            if not (joint or plot["show"] == "more") and (first if plot["show"] == "kinds" else alone):
+                shown.append(item)
+            elif alone or plot["show"] == "kinds" or (first and plot["show"] == "one"):
+                folded.append(item)
+    for room in rooms:
+        rest = [(room, stem, "") for stem in room.plots if (room.command, stem) not in listed]
+        if room.run is None:
+            (folded if room.one_of_many else shown).extend(rest)
+        elif one is not None and room.run.dir.path == one.dir.path:
+            folded += rest
+    return shown, folded
+
+
+def order(room: Room) -> tuple:
+    """By kind of model and seed; what is about several runs first."""
+    known = room.run is not None and room.run.config is not None
+    return (1, *room.run.kind, room.run.config.seed) if known else (0,)  # type: ignore[union-attr]
+
+
+def label(room: Room) -> str:
+    return room.run.label if room.run else ""
+
+
+def draw(items: Sequence[tuple[Room, str, str]], figures: Figures, left_out: list[str]) -> list[Group]:
+    """Neighbours that are to be looked at for the same thing become one group."""
+    groups: list[Group] = []
+    for room, stem, look in items:
+        html = figures.inline(room.plots[stem])
+        if html is None:
+            left_out.append(relative(room.plots[stem]))
+        elif groups and groups[-1].look == look:
+            groups[-1].plots.append(Shown(html, label(room)))
+        else:
+            groups.append(Group(look, [Shown(html, label(room))]))
+    return groups
+
+
+# ------------------------------------------------------------------------------------------------ sections
+
+
+def all_sections(found: Found, claims: Sequence[Claim], figures: Figures, argument: int = 0) -> list[Section]:
+    """One per line of evidence; plots in full are drawn first, so that they are there if the page fills up."""
+    made, to_fold = [], []
+    for line in read_lines():
+        if argument in (0, line["line"]):
+            rooms = found.of(line["line"], line["rooms"])
+            shown, folded = placed(rooms, line["plots"])
+            section = Section(
+                line["line"],
+                line["title"],
+                line["question"],
+                line["make"],
+                [claim for claim in claims if claim.data["argument"] == line["line"]],
+                bool(rooms),
+            )
+            section.groups = draw(shown, figures, section.left_out)
+            about = {room.dir.path: f"{room.command} of {label(room)}" if room.run else room.command for room in rooms}
+            section.problems = [f"{about[room.dir.path]}: {problem}" for room in rooms for problem in room.damaged()]
+            section.failed = [
+                step for step in found.steps if step.get("line") == line["line"] and step.get("status") in UNDONE
+            ]
+            section.origins = origins(rooms, found)
+            section.pages = [relative(page) for room in rooms for page in room.pages]
+            made.append(section)
+            to_fold.append(folded)
+    for section, folded in zip(made, to_fold, strict=True):
+        by_run: dict[str, list[tuple[Room, str, str]]] = {}
+        for item in sorted(folded, key=lambda item: order(item[0])):
+            by_run.setdefault(label(item[0]) or item[0].dir.name, []).append(item)
+        folds = [Fold(title, draw(items, figures, section.left_out)) for title, items in by_run.items()]
+        section.folds = [fold for fold in folds if fold.groups]
+    return made
+
+
+def origins(rooms: Sequence[Room], found: Found) -> list[Origin]:
+    """The commands that made them, each once."""
+    made = [origin(room.command, room.dir.path, found.typed) for room in rooms]
+    return list({one.command: one for one in made if one}.values())

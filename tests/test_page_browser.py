@@ -1,0 +1,176 @@
+"""The page in headless Chromium: no error, no request, everything reacts, nothing overflows."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from small_report import small_report, small_runs
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; the page is not opened")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """A page of small runs; INDUCTION_PAGE names another to look at."""
+    if given := os.environ.get("INDUCTION_PAGE"):
+        return Path(given).resolve()
+    return small_report(small_runs(tmp_path_factory.getbasetemp() / "small_runs"), tmp_path_factory.mktemp("browser"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(params=["desktop", "dark", "phone"])
+def page(request, browser, written, tmp_path):
+    """The page opened, watched for errors and requests until the test is over; a screenshot is kept."""
+    size = {"width": 390, "height": 844} if request.param == "phone" else {"width": 1280, "height": 900}
+    opened = browser.new_page(viewport=size, color_scheme="dark" if request.param == "dark" else "light")
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+
+    def only_local(route):
+        if route.request.url.startswith(("file:", "data:")):
+            return route.continue_()
+        complaints.append(route.request.url)
+        return route.abort()
+
+    opened.route("**/*", only_local)
+    opened.goto(written.as_uri())
+    yield opened
+    opened.screenshot(path=tmp_path / f"{request.param}.png", full_page=True)
+    assert (tmp_path / f"{request.param}.png").stat().st_size > 0
+    assert complaints == []
+    opened.close()
+
+
+def overflow(page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def test_nothing_overflows_even_unfolded(page):
+    assert overflow(page) <= 0
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert overflow(page) <= 0
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
+
+
+def test_slider_moves_through_training(page):
+    scores = page.evaluate("Object.values(runs[0].measures)[0]")
+
+    def drawn() -> list[float]:
+        return [float(text.split("\n")[0]) for text in page.locator("#x-mosaic button").all_inner_texts()]
+
+    assert drawn() == pytest.approx(scores[-1], abs=0.006)
+    slider = page.locator("#x-slider")
+    slider.focus()
+    slider.press("Home")
+    assert "snapshot 1 of" in page.locator("#x-when").inner_text()
+    assert drawn() == pytest.approx(scores[0], abs=0.006)
+    slider.press("ArrowRight")
+    assert "snapshot 2 of" in page.locator("#x-when").inner_text()
+
+
+def test_measure_run_and_text_can_be_chosen(page):
+    page.select_option("#x-measure", label="previous token")
+    assert page.locator("#x-mosaic-title").inner_text() == "Previous token of every head"
+    n_cells = page.locator("#x-mosaic button").count()
+    page.select_option("#x-run", index=1)
+    assert page.locator("#x-mosaic button").count() != n_cells
+    assert page.locator("#x-mosaic-title").inner_text() == "Previous token of every head"
+    assert page.locator("#x-tokens span").count() > 10
+
+
+def test_hover_shows_where_a_token_looks(page):
+    token = page.locator("#x-tokens span").nth(7)
+    token.scroll_into_view_if_needed()
+    token.hover()
+    assert page.locator("#x-said").inner_text().startswith("Token 7,")
+    assert "attends to" in page.locator("#x-said").inner_text()
+    assert "here" in (token.get_attribute("class") or "")
+    page.select_option("#x-direction", "in")
+    assert "is attended to by" in page.locator("#x-said").inner_text()
+
+
+def test_shares_of_a_token_sum_to_one(page):
+    page.locator("#x-tokens span").nth(9).click()
+    titles = page.locator("#x-tokens span").evaluate_all("all => all.map(one => Number(one.title))")
+    assert sum(titles) == pytest.approx(1, abs=0.06)  # each is rounded to 0.01
+    assert titles[10:] == [0] * len(titles[10:])
+
+
+def test_keys_move_between_heads_and_tokens(page):
+    page.locator("#x-mosaic button").first.click()
+    assert "L0H0" in page.locator("#x-head").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert "L0H1" in page.locator("#x-head").inner_text()
+    page.keyboard.press("ArrowDown")
+    assert "L1H1" in page.locator("#x-head").inner_text()
+    page.locator("#x-tokens span").nth(3).focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#x-said").inner_text().startswith("Token 4,")
+
+
+def test_plots_enlarge_and_close(page):
+    page.locator(".paper").first.click()
+    dialog = page.locator("#zoom")
+    assert dialog.is_visible() and dialog.locator("svg").count() == 1
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+def test_colours_can_be_changed(page):
+    def paper() -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    before = paper()
+    page.locator("#theme").click()
+    assert paper() != before
+    page.locator("#theme").click()
+    assert paper() == before
+
+
+def test_a_link_opens_the_claim_it_names(page):
+    page.locator('.summary a[href="#claim-3a"]').click()
+    assert page.locator("#claim-3a").is_visible()
+
+
+def test_everything_has_a_name(page):
+    """Plots, controls and regions say what they are; text stands out from its ground by 4.5 to 1 or more."""
+    unnamed = page.evaluate(
+        """[...document.querySelectorAll('button, select, input, img, svg[role=img], canvas')].filter(one =>
+           !(one.getAttribute('aria-label') || one.alt || one.closest('label') || one.textContent.trim())).length"""
+    )
+    assert unnamed == 0
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.locator("main").count() == page.locator("h1").count() == 1
+    for selector in (".badge", "small", ".hint", "a", "#x-said", ".problem", "th"):
+        pairs = page.locator(selector).evaluate_all(
+            """all => all.map(one => { let at = one, ground = ''; while (at && !ground) {
+               const c = getComputedStyle(at).backgroundColor;
+               if (!/, 0\\)$/.test(c)) ground = c; at = at.parentElement }
+               return [getComputedStyle(one).color, ground].join(';') })"""
+        )
+        for pair in set(pairs):
+            assert contrast(*pair.split(";")) >= 4.5, selector
+
+
+def contrast(ink: str, ground: str) -> float:
+    """WCAG 2 contrast of two opaque colours, each 'rgb(r, g, b)'."""
+
+    def luminance(colour: str) -> float:
+        shares = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+        linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted([luminance(ink), luminance(ground)])
+    return (light + 0.05) / (dark + 0.05)
