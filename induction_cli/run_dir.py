@@ -103,7 +103,7 @@ def read_config(path: Path, schema: type[Config]) -> Config:
     if not path.exists():
         raise RunError(f"{path} is missing, so this is not a run directory")
     try:
-        return deepcopy(parse_config(path.read_text(), schema))
+        return deepcopy(parse_config(path.read_text(), schema))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
 

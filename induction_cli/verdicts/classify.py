@@ -17,7 +17,7 @@ FEWEST = 6  # settings behind a rank correlation: fewer agree by chance
 
 
 def tables(paths: Paths, name: str) -> list[pd.DataFrame]:
-    """A table of every run, of single ones and of those in sweeps; other commands' tables of that name know no system."""
+    """A table of every run, single or in a sweep; other commands' tables of that name have no system."""
     found = [room.table(name) for room in rooms_in(paths, "", name)]
     return [table for table in found if "system" in table]
 
