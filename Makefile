@@ -12,7 +12,7 @@ EVIDENCE ?= runs/evidence
 SEEDS ?= 0,1,2
 TWO_LAYERS = $(EVIDENCE)/train/*n_layers=2*
 
-.PHONY: help setup test lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 minimal-systems clean
+.PHONY: help setup test lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,10 @@ evidence-5: $(EVIDENCE)/trained  ## line 5: circuits of the two-layer models (6 
 		$(RUN) circuits "$$run" -e ideal_head || exit; \
 	done
 	$(RUN) report $(EVIDENCE)/train argument=5
+
+evidence-6: $(EVIDENCE)/trained  ## line 6: all models side by side (a minute, after evidence-1 and evidence-3)
+	$(RUN) compare $(EVIDENCE)/train hydra.run.dir=$(EVIDENCE)/compare/$$(date +%Y-%m-%d_%H-%M-%S)
+	$(RUN) report $(EVIDENCE)/train $(EVIDENCE)/compare argument=6
 
 minimal-systems: setup  ## classify and recall: two systems to be understood completely (under 20 minutes on 2 cores)
 	@out=runs/minimal_systems/$$(date +%Y-%m-%d_%H-%M-%S); grids="-e two_parameter -m threads=1"; \

@@ -168,47 +168,6 @@ def circuits(
 
 
 @app.command()
-def recall(
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Minimal system: train associative memories on triggers whose followers change, and read them out."""
-    from induction_cli import launch
-
-    launch.start("recall", overrides or [], [], experiment, multirun, print_config)
-
-
-@app.command()
-def classify(
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Train the minimal classification network: in context or from weights, and how suddenly?"""
-    from induction_cli import launch
-
-    launch.start("classify", overrides or [], [], experiment, multirun, print_config)
-
-
-@app.command()
-def export(
-    run_dir: RunDirectory,
-    to: Annotated[str, typer.Option(metavar="TOOL", help="transformer-lens or huggingface.")],
-    snapshot: Annotated[str, typer.Option(metavar="STEP", help="'last' or a step.")] = "last",
-) -> None:
-    """Write a snapshot so that another tool loads it, with the same logits."""
-    from induction_cli.export import export as export_snapshot
-    from induction_cli.run_dir import RunDir, relative
-
-    for run in RunDir.find(run_dir):
-        for chosen in run.choose_snapshots(snapshot):
-            print(relative(export_snapshot(run, chosen, to, run.path / "export" / to)))
-
-
-@app.command()
 def compare(
     arguments: Runs,
     experiment: Experiment = None,
@@ -243,6 +202,47 @@ def reproduce(
     from induction_cli import launch
 
     launch.start("reproduce", overrides or [], [], experiment, print_config=print_config)
+
+
+@app.command()
+def classify(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train the minimal classification network: in context or from weights, and how suddenly?"""
+    from induction_cli import launch
+
+    launch.start("classify", overrides or [], [], experiment, multirun, print_config)
+
+
+@app.command()
+def recall(
+    overrides: Overrides = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    """Train associative memories on triggers whose followers change, and read them out."""
+    from induction_cli import launch
+
+    launch.start("recall", overrides or [], [], experiment, multirun, print_config)
+
+
+@app.command()
+def export(
+    run_dir: RunDirectory,
+    to: Annotated[str, typer.Option(metavar="TOOL", help="transformer-lens or huggingface.")],
+    snapshot: Annotated[str, typer.Option(metavar="STEP", help="'last' or a step.")] = "last",
+) -> None:
+    """Write a snapshot so that another tool loads it, with the same logits."""
+    from induction_cli.export import export as export_snapshot
+    from induction_cli.run_dir import RunDir, relative
+
+    for run in RunDir.find(run_dir):
+        for chosen in run.choose_snapshots(snapshot):
+            print(relative(export_snapshot(run, chosen, to, run.path / "export" / to)))
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:

@@ -17,14 +17,16 @@ from induction_cli.config import ConfigError, GeneralizeConfig, TrainConfig
 from induction_cli.data import train_tokenizer
 from induction_cli.evidence.generalize import behaviour_rows, induction_heads, other_heads
 from induction_cli.evidence.generalize import run as generalize
-from induction_cli.few_shot import effect, pattern_answers, random_sets, removal, repeat_gain
-from induction_cli.measures import attention
-from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
-from induction_cli.measures.components import copying
-from induction_cli.measures.controls import against_layer, corrected_99
-from induction_cli.model import Transformer
-from induction_cli.parallel_text import FOLDERS, OFTEN, help_pairs, learned_lexicon, paragraphs, sentence_pairs
-from induction_cli.probes import (
+from induction_cli.generality.few_shot import effect, pattern_answers, random_sets, removal, repeat_gain
+from induction_cli.generality.parallel_text import (
+    FOLDERS,
+    OFTEN,
+    help_pairs,
+    learned_lexicon,
+    paragraphs,
+    sentence_pairs,
+)
+from induction_cli.generality.probes import (
     DEFINITIONS,
     Behaviour,
     Probe,
@@ -35,7 +37,7 @@ from induction_cli.probes import (
     repeat_pairs,
     unit_means,
 )
-from induction_cli.prompts import (
+from induction_cli.generality.prompts import (
     CATEGORIES,
     FIRST,
     LONGEST,
@@ -54,6 +56,11 @@ from induction_cli.prompts import (
     translation_prompt,
     words,
 )
+from induction_cli.measures import attention
+from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
+from induction_cli.measures.components import copying
+from induction_cli.measures.controls import against_layer, corrected_99
+from induction_cli.model import Transformer
 from induction_cli.run_dir import RunDir
 from induction_cli.sources import Encoded, Model
 from induction_cli.viewer import Example, attention_page, packed

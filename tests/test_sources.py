@@ -18,8 +18,8 @@ from induction_cli.config import AblateConfig, CircuitsConfig, ConfigError, Scor
 from induction_cli.data import train_tokenizer
 from induction_cli.evaluation import copying_scores, held_out_losses, pattern_scores, random_tokens
 from induction_cli.evidence import ablate, circuits, score
-from induction_cli.ideal_head import IDEAL, Ideal, losses_when
 from induction_cli.measures import attention, paths
+from induction_cli.mechanism.ideal_head import IDEAL, Ideal, losses_when
 from induction_cli.model import Patch, Transformer
 from induction_cli.run_dir import RunDir, RunError
 from induction_cli.sources import (

@@ -21,12 +21,8 @@ from torch import Tensor
 from induction_cli.any_model import Model
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
-from induction_cli.few_shot import Heads, label, removal_rows
-from induction_cli.measures.controls import against_layer, corrected_99
-from induction_cli.measures.intervals import correlation, mean_interval
-from induction_cli.plots import generalize as plots
-from induction_cli.plots.style import in_words
-from induction_cli.probes import (
+from induction_cli.generality.few_shot import Heads, label, removal_rows
+from induction_cli.generality.probes import (
     DEFINITIONS,
     Behaviour,
     Probe,
@@ -40,7 +36,11 @@ from induction_cli.probes import (
     prompt_scores,
     translation_probe,
 )
-from induction_cli.prompts import CATEGORIES
+from induction_cli.generality.prompts import CATEGORIES
+from induction_cli.measures.controls import against_layer, corrected_99
+from induction_cli.measures.intervals import correlation, mean_interval
+from induction_cli.plots import generalize as plots
+from induction_cli.plots.style import in_words
 from induction_cli.run_dir import RunDir, relative
 from induction_cli.sources import Moment, Source, sources_of
 from induction_cli.tables import INDUCTION

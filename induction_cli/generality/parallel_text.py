@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from induction_cli.config import require
-from induction_cli.prompts import align, words
+from induction_cli.generality.prompts import align, words
 
 FOLDERS = {"en": "en-US", "fr": "fr", "de": "de"}
 PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)

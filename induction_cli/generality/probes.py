@@ -15,11 +15,8 @@ from torch import Tensor
 from induction_cli.any_model import Model
 from induction_cli.config import ConfigError, GeneralizeConfig
 from induction_cli.evaluation import LENGTH, REPEATS, random_tokens
-from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
-from induction_cli.measures.components import copying
-from induction_cli.measures.intervals import group_means
-from induction_cli.parallel_text import help_pairs, sentence_pairs
-from induction_cli.prompts import (
+from induction_cli.generality.parallel_text import help_pairs, sentence_pairs
+from induction_cli.generality.prompts import (
     CATEGORIES,
     FIRST,
     SECOND,
@@ -38,6 +35,9 @@ from induction_cli.prompts import (
     translation,
     translation_prompt,
 )
+from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
+from induction_cli.measures.components import copying
+from induction_cli.measures.intervals import group_means
 from induction_cli.sources import Source
 
 LANGUAGES = ("fr", "de")

@@ -1,0 +1,66 @@
+"""The README's examples work, its commands exist, and its claims are those of claims.yaml."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+
+from induction_cli import cli
+from induction_cli.config import ScoreConfig
+from induction_cli.evidence import score
+from induction_cli.run_dir import RunDir
+from induction_cli.verdicts import load_claims
+from tests.small_report import small_run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def example(first_line: str) -> str:
+    """The Python block that opens with a line."""
+    (found,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if block.startswith(first_line)]
+    return found
+
+
+def test_added_measure(tmp_path, monkeypatch):
+    """'To add a measure', followed to the letter: tables and plots follow."""
+    monkeypatch.setattr(score, "ON_TEXT", dict(score.ON_TEXT))
+    monkeypatch.setattr(score, "DEFINITIONS", dict(score.DEFINITIONS))
+    exec(example("# induction_cli/measures/attention.py"), vars(score))
+    pattern = torch.zeros(1, 1, 5, 5)
+    pattern[..., [2, 3, 4], [0, 1, 2]] = torch.tensor([1.0, 0.5, 0.0])
+    assert score.two_back(pattern).item() == 0.5
+    run = small_run(tmp_path, n_layers=1)
+    score.run(ScoreConfig(run_dir=str(run), n_examples=8, n_sequences=2, threads=1), run / "score")
+    room = RunDir(run / "score")
+    heads = room.table("head_scores").query("measure == 'two_back'")
+    assert len(heads) and heads.value.between(0, 1).all() and heads.random_head.notna().all()
+    assert "two_back" in set(room.table("definitions").measure)
+    assert (room.path / "plots" / "mosaic_two_back.png").exists()
+
+
+def test_python_example(tmp_path, monkeypatch):
+    """The other example, with fewer tokens."""
+    monkeypatch.chdir(tmp_path)
+    shorter = example("from pathlib import Path").replace("tokens=500_000", "tokens=20_000, threads=1")
+    exec(shorter.replace("n_layers=1", "n_layers=1, d_model=16, d_head=4"), {})
+    assert RunDir("runs/mine").meta()["status"] == "done"
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"(?m)^(?:\| `)?induction ([a-z-]+)", README))))
+def test_named_command_exists(command):
+    assert command in typer.main.get_command(cli.app).commands
+
+
+def test_named_targets_exist():
+    named = set(re.findall(r"`?make ([a-z][a-z0-9-]*)", README)) - {"sure"}
+    assert named <= set(re.findall(r"(?m)^([a-z0-9-]+):", (ROOT / "Makefile").read_text()))
+
+
+def test_claims_are_those_of_the_file():
+    """One row a claim, with its words and its rule."""
+    for claim in load_claims(ROOT / "experiments" / "claims.yaml"):
+        row = f"| {claim['id']} | {claim['claim']} | {claim['rule']} |"
+        assert row in README, f"README lacks or misquotes {claim['id']}; it should have {row}"
