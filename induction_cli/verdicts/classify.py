@@ -17,9 +17,8 @@ FEWEST = 6  # settings behind a rank correlation: fewer agree by chance
 
 
 def tables(paths: Paths, name: str) -> list[pd.DataFrame]:
-    """A table of every run, single or in a sweep; other commands' tables of that name have no system."""
-    found = [room.table(name) for room in rooms_in(paths, "", name)]
-    return [table for table in found if "system" in table]
+    """A table of every run, of single ones and of those in sweeps."""
+    return [room.table(name) for room in rooms_in(paths, "", name)]
 
 
 def over_units(name: str, values: np.ndarray, runs: int) -> tuple[str, float, float, float, int]:
@@ -40,7 +39,9 @@ def abruptness(paths: Paths, system: str) -> list[Effect]:
 def earliness(paths: Paths, measures: list[str]) -> list[Effect]:
     """Latest onset of the measures / onset of in-context accuracy; a seed without one of these onsets has no ratio and
     keeps the claim from holding."""
-    found = [rows.query("system == 'network'") for rows in tables(paths, "onsets")]
+    found = [
+        rows.query("system == 'network'") for rows in tables(paths, "onsets") if "system" in rows
+    ]  # smear has onsets too
     onsets = max((rows.pivot(index="seed", columns="event", values="step") for rows in found), key=len, default=None)
     if onsets is None or onsets.empty:
         return []

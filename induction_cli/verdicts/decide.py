@@ -58,5 +58,5 @@ def decide(claim: str, effects: list[Effect]) -> Verdict:
         return Verdict(claim, "supported", effects, runs)
     if sides == {False}:
         return Verdict(claim, "not supported", effects, runs)
-    held = sum(effect.holds is True for effect in effects)
+    held = sum(effect.runs for effect in effects if effect.holds)
     return Verdict(claim, "inconclusive", effects, f"holds in {held} of {runs}")
