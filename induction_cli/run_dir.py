@@ -142,6 +142,7 @@ class RunDir:
         self.tokenizer_file = self.path / "tokenizer.json"
         self.snapshot_folder = self.path / "snapshots"
         self.resume_file = self.path / "resume" / "state.safetensors"
+        self.kept_file = self.path / "kept.safetensors"
 
     # -------------------------------------------------------------------------------- finding runs
 
@@ -231,6 +232,10 @@ class RunDir:
         """Its weights. Raises RunError naming a damaged one."""
         return read_tensors(snapshot.path)
 
+    def snapshot_hashes(self) -> list[str]:
+        """The checksums that the snapshots carry, in order of step; weights are not read."""
+        return [read_notes(snapshot.path).get("sha256", "") for snapshot in self.snapshots()]
+
     def forget_snapshots_after(self, step: int) -> None:
         """Those of a future that a resumed run will make again."""
         for path in self.snapshot_folder.glob("step_*.safetensors"):
@@ -282,6 +287,19 @@ class RunDir:
     def token_counts(self) -> Tensor:
         """How often each token occurs in the training text, [d_vocab]."""
         return torch.tensor(self.table("token_counts")["count"].to_numpy())
+
+    # -------------------------------------------------------------------------------- what is slow to compute again
+
+    def write_kept(self, tensors: dict[str, Tensor], of: str) -> None:
+        """Tensors, and what they were computed of."""
+        write_tensors(self.kept_file, tensors, {"of": of})
+
+    def read_kept(self, of: str) -> dict[str, Tensor] | None:
+        """Those computed of the same; None where there are none, or damaged ones."""
+        try:
+            return read_tensors(self.kept_file) if read_notes(self.kept_file).get("of") == of else None
+        except (RunError, FileNotFoundError):
+            return None
 
     # -------------------------------------------------------------------------------- resuming
 

@@ -321,6 +321,21 @@ def test_random_columns_are_the_same_for_every_run(runs, tmp_path, monkeypatch):
     assert all(torch.equal(w, seen[0][0]) and torch.equal(c, seen[0][1]) for w, c in seen)
 
 
+def test_losses_kept_in_a_runs_room_serve_planes_of_several(runs, tmp_path, monkeypatch):
+    plain = tmp_path / "plain"
+    pertoken_pca.run(settings(runs), plain)
+    for name in ("layers_1", "layers_2"):
+        pertoken_pca.run(settings(runs / name), runs / name / "pertoken_pca")
+    monkeypatch.setattr(pertoken_pca, "losses_at", None)  # not computed again
+    pertoken_pca.run(settings(runs), tmp_path / "kept")
+    for table in ("pertoken_pca", "turns"):
+        assert RunDir(tmp_path / "kept").table_file(table).read_bytes() == RunDir(plain).table_file(table).read_bytes()
+    monkeypatch.undo()
+    RunDir(runs / "layers_2" / "pertoken_pca").kept_file.write_bytes(b"damaged")
+    pertoken_pca.run(settings(runs), tmp_path / "again")
+    assert RunDir(tmp_path / "again").table_file("turns").read_bytes() == RunDir(plain).table_file("turns").read_bytes()
+
+
 def test_corpus_of_the_first_run_serves_all(runs, tmp_path):
     """Runs of one tokenizer may come from settings that differ elsewhere."""
     run = RunDir(runs / "layers_2")

@@ -22,7 +22,7 @@ from induction_cli.measures.intervals import group_means, resamples
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
 from induction_cli.measures.trend import likeness
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
-from induction_cli.run_dir import RunDir, RunError, relative
+from induction_cli.run_dir import RunDir, RunError, relative, tensor_hash
 from induction_cli.traces import trace_page
 
 
@@ -42,11 +42,17 @@ def comparable(runs: list[RunDir]) -> None:
         raise RunError(f"these runs have different contexts ({', '.join(map(str, sorted(contexts)))} tokens)")
 
 
-def vectors_of(run: RunDir, windows: Tensor, columns: Tensor, config: PertokenPcaConfig) -> Tensor:
-    """Random-token losses at every snapshot, [snapshot, example]."""
-    device = choose_device(config.device)
+def vectors_of(run: RunDir, windows: Tensor, columns: Tensor, config: PertokenPcaConfig, out_dir: Path) -> Tensor:
+    """Random-token losses at every snapshot, [snapshot, example]; a run's own room keeps them for planes of several."""
+    device, room = choose_device(config.device), run.folder("pertoken_pca")
+    of = tensor_hash({"windows": windows, "columns": columns}) + "".join(run.snapshot_hashes())
+    if kept := room.read_kept(of):
+        return kept["losses"]
     shown = track(run.snapshots(), run.name, transient=True, disable=not Console().is_terminal)
-    return torch.stack([losses_at(load_snapshot(run, s, device), windows, columns, config.batch_size) for s in shown])
+    losses = torch.stack([losses_at(load_snapshot(run, s, device), windows, columns, config.batch_size) for s in shown])
+    if room.path.resolve() == out_dir.resolve():
+        room.write_kept({"losses": losses}, of)
+    return losses
 
 
 def window_of(run: RunDir) -> tuple[int, int] | None:
@@ -156,7 +162,7 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     windows = held_out_windows(corpus.tokens("validation"), config.n_examples, trained.model.n_ctx, shift, config.seed)
     columns = random_columns(config.n_examples, trained.model.n_ctx, config.seed)
     names = unique_names(runs)
-    vectors = {name: vectors_of(run, windows, columns, config) for name, run in zip(names, runs, strict=True)}
+    vectors = {name: vectors_of(run, windows, columns, config, out_dir) for name, run in zip(names, runs, strict=True)}
     stacked = torch.cat(list(vectors.values()))
     coordinates, directions, shares = principal_components(stacked)
     centre = stacked.double().mean(0)

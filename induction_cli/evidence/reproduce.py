@@ -169,7 +169,9 @@ def rooms(found: Sequence[Training], config: ReproduceConfig, root: Path) -> Ite
     for training in found:
         model = training.config.model
         plain = not (model.d_mlp or model.smeared_keys)
-        yield room_step("score", 1, training, config, root, 25.0 + 12 * model.n_layers)
+        yield room_step("score", 1, training, config, root, 10.0 + 20 * model.n_layers)
+        if not model.smeared_keys:  # its losses serve the planes of several runs
+            yield paths_step(f"{training.folder}/pertoken_pca", 1, [training], config, root, 25.0 + 25 * model.n_layers)
         if plain and model.n_layers > 1:
             yield room_step("ablate", 3, training, config, root, 30.0 * model.n_layers)
         if plain and model.n_layers == 2:
@@ -200,11 +202,16 @@ def joint_step(command: str, line: int, config: Any, places: Sequence[Path], fol
     return Step(folder.replace("_", "-"), line, room(command), settings, folder, said, **more)
 
 
-def paths_step(folder: str, line: int, found: Sequence[Training], config: ReproduceConfig, root: Path) -> Step:
+def paths_step(
+    folder: str, line: int, found: Sequence[Training], config: ReproduceConfig, root: Path, weight: float = 20.0
+) -> Step:
+    """The plane of some runs. For several, each has had its own, which keeps the losses."""
     settings = replace(config.pertoken_pca, device=config.device, threads=threads(config))
     needs = tuple(training.step for training in found)
+    after = tuple(f"pertoken-pca {each.name}" for each in found) if len(found) > 1 else ()
     places = [root / training.folder for training in found]
-    return joint_step("pertoken_pca", line, settings, places, folder, needs=needs, weight=20.0 * len(found))
+    step = joint_step("pertoken_pca", line, settings, places, folder, needs=needs, after=after, weight=weight)
+    return step if after else replace(step, name=f"pertoken-pca {found[0].name}")
 
 
 def smear_step(found: Sequence[Training], config: ReproduceConfig, root: Path) -> Step:
@@ -227,15 +234,16 @@ def steps(config: ReproduceConfig, root: Path, text: str) -> list[Step]:
     made = [train_step(training, config, text) for training in found]
     made += [pretrained_step(name, config) for name in config.pretrained]
     made += rooms(found, config, root)
-    made.append(paths_step("pertoken_pca", 1, plain, config, root))
+    planes = [paths_step("pertoken_pca", 1, plain, config, root)] if len(plain) > 1 else []
     if len(others) > len(plain):  # with models that have MLPs the plane is another
-        made.append(paths_step("pertoken_pca_all", 6, others, config, root))
-    widest = root / made[-1].folder
+        planes.append(paths_step("pertoken_pca_all", 6, others, config, root))
+    made += planes
     if smeared:
         made.append(smear_step(found, config, root))
     runs = [root / "train", *[root / "smear"][: len(smeared)]]
     before = tuple(step.name for step in made)
-    made.append(joint_step("compare", 6, config.compare, [*runs, widest], after=before, weight=30.0))
+    widest = [root / plane.folder for plane in planes[-1:]]
+    made.append(joint_step("compare", 6, config.compare, [*runs, *widest], after=before, weight=30.0))
     rooms_shown = [root, *runs, *[root / "generalize"][: len(config.pretrained)]]
     page = joint_step("report", 0, ReportConfig(run_dirs=[]), rooms_shown, ".", weight=60.0, always=True)
     made.append(replace(page, name="report", after=(*before, "compare")))
@@ -312,9 +320,14 @@ def conclude(records: Sequence[Record], out_dir: Path, console: Console) -> floa
     """The verdicts in one line, where the page is, and what failed."""
     room, supported = RunDir(out_dir), 0
     if room.table_file("verdicts").exists():
-        counts = room.table("verdicts").verdict.value_counts()
+        verdicts = room.table("verdicts")
+        counts = verdicts.verdict.value_counts()
         supported = int(counts.get("supported", 0))
         say(console, "claims  " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+        leans = verdicts.note.str.extract(r", (for it|against it|undecided)$")[0].value_counts()
+        if len(leans):
+            found = ", ".join(f"{n} {side}" for side, n in leans.items())
+            say(console, f"        fewer than three seeds decide nothing; of those with fewer: {found}")
     if (out_dir / "report.html").exists():
         say(console, f"page    {relative(out_dir / 'report.html')}")
     failed = [record for record in records if record.status == "failed"]

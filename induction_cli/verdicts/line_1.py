@@ -132,16 +132,17 @@ def claim_1e(paths: Paths) -> list[Effect]:
 
 
 def claim_1f(paths: Paths) -> list[Effect]:
-    """Value: degrees above the 95th percentile of turns elsewhere."""
+    """Value: degrees above the 95th percentile of turns elsewhere, in the plane of the most runs that a run is in."""
     deep = {run.name: run.seed for run in vanilla(paths, deep=True)}
-    effects = []
-    for turns in rooms_in(paths, "pertoken_pca", "turns"):
-        rows = turns.table("turns")
-        for row in rows.dropna(subset=["degrees", "elsewhere_95"]).itertuples() if len(rows) else []:
-            if str(row.run) in deep:
+    tables = [room.table("turns") for room in rooms_in(paths, "pertoken_pca", "turns")]
+    effects: dict[str, Effect] = {}
+    for rows in sorted((table for table in tables if len(table)), key=len, reverse=True):
+        for row in rows.dropna(subset=["degrees", "elsewhere_95"]).itertuples():
+            name = str(row.run)
+            if name in deep and name not in effects:
                 value, low, high = (number - row.elsewhere_95 for number in (row.degrees, row.low, row.high))
-                effects.append(Effect(str(row.run), value, low, high, above(0, low, high), seed=deep[str(row.run)]))
-    return effects
+                effects[name] = Effect(name, value, low, high, above(0, low, high), seed=deep[name])
+    return list(effects.values())
 
 
 def slope_change(run: Scored, window: pd.Series) -> tuple[float, float, float]:
