@@ -271,6 +271,17 @@ def test_damaged_scores_fall_back_to_those_of_training(copy, tmp_path):
     assert "head_scores.csv is damaged" in html
 
 
+def test_runs_that_were_never_scored_have_a_page(copy, tmp_path):
+    for scores in copy.glob("*/score"):
+        shutil.rmtree(scores)
+    assert "prefix matching" in shown(copy, tmp_path / "page", explorer_runs=1)
+
+
+def test_an_argument_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="argument is 9"):
+        ReportConfig(["x"], argument=9).check()
+
+
 def test_damaged_snapshots_and_configurations_are_said(copy, tmp_path):
     last = sorted((copy / "layers_2" / "snapshots").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:-9])
