@@ -297,7 +297,7 @@ class ReportConfig:
     explorer_runs: int = 2  # runs whose heads can be watched on the page; each adds about 2 MB
 
     def check(self) -> None:
-        require(0 <= self.argument <= 8, f"argument is {self.argument}; 1 to 6 are the lines, 7 and 8 the minimal systems")
+        require(0 <= self.argument <= 8, f"argument is {self.argument}; 1 to 6 are lines, 7 and 8 minimal systems")
         require(self.explorer_runs >= 0, f"explorer_runs is {self.explorer_runs}; 0 leaves the explorer out")
 
 
