@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def compact(effects: Sequence[Effect]) -> str:
     """'+0.61 [+0.38, +0.77]' of one run; of several the range of their numbers."""
     if not effects:
         return "-"
+    if len(effects) == 1 and math.isnan(effects[0].low):  # a count has no interval
+        return f"{effects[0].value:+.2f}"
     if len(effects) == 1:
         return f"{effects[0].value:+.2f} [{effects[0].low:+.2f}, {effects[0].high:+.2f}]"
     values = [effect.value for effect in effects]
