@@ -1,4 +1,4 @@
-"""What a person watches while a model trains: a live panel in a terminal, plain lines elsewhere."""
+"""What a person reads: a live panel while a model trains, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ class Seen:
 
 def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def say(text: str, console: Console | None = None) -> None:
+    """A line as it stands: neither coloured, nor wrapped, nor taken for markup, so a path can be copied."""
+    (console or Console()).print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 class Display:

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from rich.table import Table
 
 from induction_cli import training
 from induction_cli.config import ConfigError
-from induction_cli.display import clock
+from induction_cli.display import clock, say
 from induction_cli.files import write_json
 from induction_cli.run_dir import RunDir, RunError
 from induction_cli.training import Interrupted, deferred_signals
@@ -84,13 +83,6 @@ class Record:
 # ------------------------------------------------------------------------------------------------ keys
 
 
-def package_version() -> str:
-    try:
-        return version("induction")
-    except PackageNotFoundError:
-        return "not installed"
-
-
 def without_places(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: without_places(part) for name, part in value.items() if name not in PLACES}
@@ -105,7 +97,13 @@ def same_settings(one: Any, other: Any) -> bool:
 def key_of(step: Step, needed: Iterable[str], made_by: str | None = None) -> str:
     """sha256 of the room, its settings, its inputs, the package's version and the keys of the steps it needs."""
     settings = asdict(step.config)
-    what = [step.room, without_places(settings), step.inputs, made_by or package_version(), sorted(needed)]
+    what = [
+        step.room,
+        without_places(settings),
+        step.inputs,
+        made_by or training.version_of("induction"),
+        sorted(needed),
+    ]
     if not (step.needs or step.after) and "run_dir" in settings:  # a model by its name
         what.append(settings["run_dir"])
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
@@ -322,11 +320,11 @@ def stop(workers: Iterable[Worker]) -> None:
 
 def urgencies(steps: Sequence[Step]) -> dict[str, float]:
     """Expected seconds from the start of a step to the end of the longest chain of steps that wait for it."""
-    found = {step.name: step.weight for step in steps}
+    weights = {step.name: step.weight for step in steps}
+    found = dict(weights)
     for step in reversed(steps):
         for name in (*step.needs, *step.after):
-            weight = next(other.weight for other in steps if other.name == name)
-            found[name] = max(found[name], weight + found[step.name])
+            found[name] = max(found[name], weights[name] + found[step.name])
     return found
 
 
@@ -367,12 +365,9 @@ class Board:
         with self.live:
             yield self
 
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     def say_kept(self) -> None:
         if self.kept:
-            self.say(f"{self.kept} of {self.total} steps are done already")
+            say(f"{self.kept} of {self.total} steps are done already", self.console)
         self.kept = 0
 
     def settle(self, record: Record, how: str, left: float, log: Path) -> None:
@@ -384,10 +379,10 @@ class Board:
         place = f"{self.settled:>{len(str(self.total))}}/{self.total}"
         if record.status == "done":
             time_left = f", about {roughly(left)} left" if left >= 1 and not self.console.is_terminal else ""
-            self.say(f"{place} {how:<8} {record.name}  {clock(record.seconds)}{time_left}")
+            say(f"{place} {how:<8} {record.name}  {clock(record.seconds)}{time_left}", self.console)
         else:
             where = f" (log: {os.path.relpath(log)})" if log.exists() else ""
-            self.say(f"{place} {record.status:<8} {record.name}: {record.error}{where}")
+            say(f"{place} {record.status:<8} {record.name}: {record.error}{where}", self.console)
 
     def update(self, under_way: Sequence[Worker], left: float, elapsed: float) -> None:
         if not self.console.is_terminal:

@@ -73,15 +73,15 @@ def snapshot_steps(n_steps: int, tokens_per_step: int, config: SnapshotConfig) -
     return sorted(step for step in steps if 0 <= step <= n_steps)
 
 
+def version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
 def provenance(corpus: Corpus, config: TrainConfig, device: torch.device) -> dict:
     """Who made this run, and of what."""
-
-    def version_of(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "not installed"
-
     inside = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     sha = subprocess.run(inside, capture_output=True, text=True).stdout.strip()
     return {

@@ -259,7 +259,7 @@ def test_tables_that_cannot_be_read_are_said_in_the_verdict(runs, monkeypatch):
         raise KeyError("column\nx")
 
     monkeypatch.setattr(report, "verdicts", broken)
-    (found,) = report.decided([runs], [{"id": "1a", "argument": 1}], 0)
+    (found,) = report.decided([runs], [{"id": "1a", "argument": 1}])
     assert found.verdict == "not tested" and "its tables cannot be read: KeyError: 'column" in found.note
 
 

@@ -25,6 +25,7 @@ from induction_cli import ablation
 from induction_cli.any_model import Model
 from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig, require
 from induction_cli.device import choose_threads
+from induction_cli.display import say
 from induction_cli.evaluation import HeldOut, final_head_types, head_scores, mean_z
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.model import Transformer
@@ -313,7 +314,7 @@ def count(n: int) -> str:
     return "1 induction head carries" if n == 1 else f"{n} induction heads carry"
 
 
-def say(source: Source, room: RunDir, config: AblateConfig) -> float:
+def show(source: Source, room: RunDir, config: AblateConfig) -> float:
     """The verdict lines of one source; returns the share of the in-context learning carried by induction heads."""
     console, table, share = Console(), room.table("ablation"), math.nan
     last = table[table.step == table.step.max()]
@@ -353,7 +354,7 @@ def say(source: Source, room: RunDir, config: AblateConfig) -> float:
                 highlight=False,
                 soft_wrap=True,
             )
-    console.print(f"  plots   {relative(room.path / 'plots')}", highlight=False, soft_wrap=True)
+    say(f"  plots   {relative(room.path / 'plots')}", console)
     return float(share)
 
 
@@ -375,5 +376,5 @@ def run(config: AblateConfig, out_dir: Path) -> float:
         room = source.room.folder("ablate") if source.room else RunDir(out_dir)
         sweep(source, room, config)
         if room.table_file("ablation").exists():
-            share = say(source, room, config)
+            share = show(source, room, config)
     return share

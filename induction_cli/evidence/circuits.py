@@ -20,6 +20,7 @@ from torch import Tensor
 from induction_cli.any_model import Model, as_model, own_transformer
 from induction_cli.config import CircuitsConfig
 from induction_cli.device import choose_threads
+from induction_cli.display import say
 from induction_cli.evaluation import LENGTH, HeldOut, head_scores, layer_eigenvalues, not_applicable, weight_scores
 from induction_cli.measures import paths
 from induction_cli.mechanism.examples import Examples
@@ -245,7 +246,7 @@ def show(room: RunDir) -> None:
     for row in room.table("not_applicable").itertuples():
         console.print(f"not applicable: {row.part} ({row.why})", highlight=False, soft_wrap=True)
     console.print(shown if found else "There are no induction heads at this snapshot; only controls were replaced.")
-    console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)
+    say(f"plots   {relative(room.path / 'plots')}", console)
 
 
 def run(config: CircuitsConfig, out_dir: Path) -> float:

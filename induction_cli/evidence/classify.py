@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from induction_cli.config import ClassifyConfig
 from induction_cli.device import choose_threads
+from induction_cli.display import say
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import mean_interval
 from induction_cli.minimal import classify_network, nested_logits, replicas, two_parameter
@@ -347,11 +347,6 @@ def run(config: ClassifyConfig, out_dir: Path) -> float:
 
 
 def show(config: ClassifyConfig, room: RunDir) -> None:
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-
     for system in [name for name in config.systems if name in JUMPS_IN]:
         final, jumps = (of_system(room, name, system) for name in ("final", "jumps"))
         means = ", ".join(f"{name.replace('_', ' ')} {final[name].mean():.2f}" for name in ACCURACIES)

@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from induction_cli.config import CompareConfig, ModelConfig, ScoreConfig, TrainConfig
+from induction_cli.display import say
 from induction_cli.evidence.pertoken_pca import unique_names
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, mean_interval, resamples
@@ -444,24 +445,22 @@ def show(table: pd.DataFrame, continuity: pd.DataFrame, room: RunDir) -> None:
             )
     console.print(shown)
     for row in continuity[continuity["size"] == "parameters"].dropna().itertuples():
-        console.print(
+        say(
             f"{plots.QUANTITIES[row.quantity]}: {row.smallest:.3g} to {row.largest:.3g} over {row.models} models; rank "
             f"correlation with size {row.rank_correlation:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
-            highlight=False, soft_wrap=True, markup=False,
-        )  # fmt: skip
+            console,
+        )
     for row in table[~table.comparable].itertuples():
-        console.print(f"{row.run}: {row.note}", highlight=False, soft_wrap=True, markup=False)
+        say(f"{row.run}: {row.note}", console)
     for kind in ("tables", "plots"):
-        console.print(f"{kind:<7} {relative(room.path / kind)}", highlight=False, soft_wrap=True)
+        say(f"{kind:<7} {relative(room.path / kind)}", console)
 
 
 def run(config: CompareConfig, out_dir: Path) -> float:
     """Compare runs from their tables; returns in how many a phase change was found."""
     config.check()
-    room, console = RunDir(out_dir), Console()
-    models = find_models(
-        config.run_dirs, lambda line: console.print(line, highlight=False, soft_wrap=True, markup=False)
-    )
+    room = RunDir(out_dir)
+    models = find_models(config.run_dirs, say)
     table, rooms = model_rows(models, room), path_rooms(config.run_dirs, models)
     data, absent = cells(models, path_rows(rooms, models))
     tables = {

@@ -21,6 +21,7 @@ from torch import Tensor
 from induction_cli.any_model import Model
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
+from induction_cli.display import say
 from induction_cli.generality.few_shot import Heads, label, removal_rows
 from induction_cli.generality.probes import (
     DEFINITIONS,
@@ -310,7 +311,7 @@ def show(room: RunDir, name: str) -> None:
             row.claim, in_words(row.statistic), f"{row.value:.3g}" if pd.notna(row.value) else "-", interval, row.remark
         )
     console.print(table)
-    console.print(f"page    {relative(room.path / 'attention.html')}", soft_wrap=True, highlight=False)
+    say(f"page    {relative(room.path / 'attention.html')}", console)
 
 
 def run(config: GeneralizeConfig, out_dir: Path) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 from induction_cli.config import PertokenPcaConfig
 from induction_cli.data import CHAIN, Corpus, held_out_windows, open_corpus
 from induction_cli.device import choose_device, choose_threads
+from induction_cli.display import say
 from induction_cli.evaluation import load_snapshot, losses_at
 from induction_cli.measures.intervals import group_means, resamples
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
@@ -196,7 +197,7 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
         room.write_table("traces", pd.concat(traces))
         # from memory: read back from the table, tokens such as None and NA would be missing values
         room.write_page("traces", trace_page(pd.concat(traces)))
-    say(room, turns, shares)
+    show(room, turns, shares)
     return float(shares.sum())
 
 
@@ -211,7 +212,7 @@ def unique_names(runs: list[RunDir]) -> list[str]:
     return names
 
 
-def say(room: RunDir, turns: list[dict], shares: Tensor) -> None:
+def show(room: RunDir, turns: list[dict], shares: Tensor) -> None:
     console = Console()
     console.print(f"two components explain {shares.sum():.0%} of the variance over snapshots", highlight=False)
     for row in turns:
@@ -229,7 +230,7 @@ def say(room: RunDir, turns: list[dict], shares: Tensor) -> None:
         )
     if not turns:
         console.print("no run went through a phase change, so there is no turn to measure", highlight=False)
-    console.print(f"plots   {relative(room.path / 'plots')}", highlight=False, soft_wrap=True)
+    say(f"plots   {relative(room.path / 'plots')}", console)
 
 
 __all__ = ["angle", "run"]

@@ -20,6 +20,7 @@ from torch import Tensor
 from induction_cli.config import RecallConfig, RecallNetworkConfig
 from induction_cli.data import open_documents
 from induction_cli.device import choose_threads
+from induction_cli.display import say
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.phase_change import onset
 from induction_cli.minimal import recall_memory as memory
@@ -35,6 +36,7 @@ from induction_cli.minimal.recall_data import (
 )
 from induction_cli.minimal.recall_network import Weights, frozen, initial_weights, loss, recall_network, split
 from induction_cli.plots import recall as plots
+from induction_cli.plots.style import in_words
 from induction_cli.run_dir import RunDir, relative
 
 LOSSES = ("in_context_loss", "in_context_accuracy", "global_loss", "global_accuracy")
@@ -339,9 +341,6 @@ def said(values: pd.Series, digits: int = 2) -> str:
 
 
 def show(room: RunDir, config: RecallConfig) -> None:
-    def say(text: str) -> None:
-        Console().print(text, highlight=False, soft_wrap=True, markup=False)
-
     network = ["positions", "n_layers"]
     final = room.table("training").query(f"step == {config.steps}")
     recalls = room.table("probes").query(f"step == {config.steps} and probe.str.endswith('_recall')")
@@ -349,12 +348,12 @@ def show(room: RunDir, config: RecallConfig) -> None:
         of_network = f"positions == '{positions}' and n_layers == {n_layers}"
         say(f"{positions} positions, {n_layers} layers: in-context accuracy {said(rows.in_context_accuracy)}")
         for name, values in recalls.query(of_network).groupby("probe", sort=False):
-            say(f"  {words(name)} {said(values.value)}")
+            say(f"  {in_words(str(name))} {said(values.value)}")
         if room.table_file("order").exists():
             for (first, second), values in (
                 room.table("order").query(of_network).groupby(["first", "second"], sort=False)
             ):
-                say(f"  onset {words(first)} / {words(second)} {said(values.ratio)}")
+                say(f"  onset {in_words(str(first))} / {in_words(str(second))} {said(values.ratio)}")
     if config.lengths:
         for (positions, n_layers, length), rows in room.table("lengths").groupby([*network, "length"], sort=False):
             say(
@@ -364,7 +363,3 @@ def show(room: RunDir, config: RecallConfig) -> None:
         for over, rows in room.table("agreement").groupby("over"):
             say(f"closed form over {over}: r = {said(rows.correlation)}, error {said(rows.error)} nats")
     say(f"plots   {relative(room.path / 'plots')}")
-
-
-def words(name: object) -> str:
-    return str(name).replace("_", " ")

@@ -22,12 +22,12 @@ from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
 
 
-def decided(paths: list[Path], claims: list[dict], argument: int) -> list[Verdict]:
+def decided(paths: list[Path], claims: list[dict]) -> list[Verdict]:
     """The verdicts of `verdicts`, claim by claim: tables that are damaged cost only the claims that read them."""
     found = []
     for claim in claims:
         try:
-            found += verdicts(paths, [claim], argument)
+            found += verdicts(paths, [claim])
         except Exception as error:  # whatever is in a damaged table
             said = " ".join(str(error).split()) or "nothing said"
             note = f"its tables cannot be read: {type(error).__name__}: {said}"
@@ -78,7 +78,7 @@ def run(config: ReportConfig, out_dir: Path) -> float:
     claims = load_claims(beside("experiments") / "claims.yaml")
     asked = [claim for claim in claims if config.argument in (0, claim["argument"])]
     paths = with_steps([Path(path) for path in config.run_dirs])
-    found = decided(paths, asked, config.argument)
+    found = decided(paths, asked)
     room = RunDir(out_dir)
     room.write_table("effects", effect_rows(found))
     room.write_table(

@@ -26,6 +26,7 @@ from induction_cli.config import (
 )
 from induction_cli.data import open_corpus
 from induction_cli.device import choose_device
+from induction_cli.display import say
 from induction_cli.evidence.smear import arm, flat
 from induction_cli.pipeline import (
     PLACES,
@@ -302,7 +303,7 @@ def run(config: ReproduceConfig, out_dir: Path) -> float:
         elsewhere |= done_elsewhere(siblings)
     known = read_records(out_dir)
     if known:
-        say(console, f"going on with {relative(out_dir)}")
+        say(f"going on with {relative(out_dir)}", console)
     corpus = open_corpus(config.data, config.model.d_vocab)
     plan = steps(config, out_dir, corpus.manifest["sha256"])
     room = RunDir(out_dir)
@@ -312,10 +313,6 @@ def run(config: ReproduceConfig, out_dir: Path) -> float:
     return conclude(records, out_dir, console)
 
 
-def say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 def conclude(records: Sequence[Record], out_dir: Path, console: Console) -> float:
     """The verdicts in one line, where the page is, and what failed."""
     room, supported = RunDir(out_dir), 0
@@ -323,16 +320,16 @@ def conclude(records: Sequence[Record], out_dir: Path, console: Console) -> floa
         verdicts = room.table("verdicts")
         counts = verdicts.verdict.value_counts()
         supported = int(counts.get("supported", 0))
-        say(console, "claims  " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
+        say("claims  " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()), console)
         leans = verdicts.note.str.extract(r", (for it|against it|undecided)$")[0].value_counts()
         if len(leans):
             found = ", ".join(f"{n} {side}" for side, n in leans.items())
-            say(console, f"        fewer than three seeds decide nothing; of those with fewer: {found}")
+            say(f"        fewer than three seeds decide nothing; of those with fewer: {found}", console)
     if (out_dir / "report.html").exists():
-        say(console, f"page    {relative(out_dir / 'report.html')}")
+        say(f"page    {relative(out_dir / 'report.html')}", console)
     failed = [record for record in records if record.status == "failed"]
     for record in failed:
-        say(console, f"failed  {record.name}: {record.error}")
+        say(f"failed  {record.name}: {record.error}", console)
     if failed:
         names = ", ".join(record.name for record in failed)
         raise RunError(f"{len(failed)} of {len(records)} steps failed ({names}); the same command does them again")

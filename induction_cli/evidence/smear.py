@@ -15,6 +15,7 @@ from rich.console import Console
 
 from induction_cli import training
 from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
+from induction_cli.display import say
 from induction_cli.measures import phase_change
 from induction_cli.plots import smear as plots
 from induction_cli.run_dir import RunDir, relative
@@ -168,9 +169,9 @@ def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
         at = f"onset {row.onset_tokens / 1e6:.2f}M tokens [{row.low / 1e6:.2f}, {row.high / 1e6:.2f}]"
         window = "" if row.phase_change else "; no window found"
         said = at + window if np.isfinite(row.onset_tokens) else "no phase change"
-        console.print(f"{name:<32} {said}", highlight=False, soft_wrap=True, markup=False)
+        say(f"{name:<32} {said}", console)
     for row in shifts[shifts.n_layers > 1].itertuples():
         said = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
         name = f"{row.n_layers} layers, seed {row.seed}"
         console.print(f"{name}: onset smeared / vanilla {said}", highlight=False, markup=False)
-    console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)
+    say(f"plots   {relative(room.path / 'plots')}", console)

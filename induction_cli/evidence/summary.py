@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from induction_cli.display import say
 from induction_cli.run_dir import RunDir, relative
 from induction_cli.sources import Source
 
@@ -93,5 +94,5 @@ def show(table: pd.DataFrame, room: RunDir) -> None:
             window if pd.notna(found.start_tokens) else "none",
         )
     console.print(shown)
-    console.print(f"plots   {relative(room.path / 'plots')}", soft_wrap=True, highlight=False)
+    say(f"plots   {relative(room.path / 'plots')}", console)
     console.print(sentence(table), highlight=False)

@@ -7,7 +7,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from markupsafe import Markup
 from induction_cli.page import explorer, rooms
 from induction_cli.page.figures import Figures
 from induction_cli.page.sections import UNDONE, Claim, all_sections, interval
+from induction_cli.training import version_of
 from induction_cli.verdicts import Verdict
 
 FIGURES = 9_000_000  # bytes of all plots together; the page stays under 15 MB
@@ -62,7 +62,7 @@ def page(
         sources=sources(found.runs),
         settings=settings(found),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
-        version=installed_version(),
+        version=version_of("induction"),
         style=Markup((HERE / "page.css").read_text()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -72,13 +72,6 @@ def page(
 def embedded(value: Any) -> str:
     """JSON that no text in it can break out of its script element."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def installed_version() -> str:
-    try:
-        return version("induction")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def spans(runs: Sequence[rooms.Run]) -> str:

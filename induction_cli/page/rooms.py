@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from induction_cli.config import ConfigError, TrainConfig
+from induction_cli.pipeline import steps_file
 from induction_cli.run_dir import RunDir, RunError
 from induction_cli.verdicts.tables import folders_in
 
@@ -101,7 +102,7 @@ class Found:
 def read_steps(path: Path) -> list[dict]:
     """What `induction reproduce` did, or nothing."""
     try:
-        steps = json.loads((path / "steps.json").read_text())
+        steps = json.loads(steps_file(path).read_text())
         return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     except (OSError, ValueError):
         return []

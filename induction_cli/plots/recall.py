@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from induction_cli.plots.style import FAINT, INK, PLAIN, RUN_COLOURS, SMALL, TEXT, End, headline, spread
+from induction_cli.plots.style import FAINT, INK, PLAIN, RUN_COLOURS, SMALL, End, frame, headline, spread
 
 MEMORY_COLOURS = {"copy_recall": "#0072B2", "match_recall": "#D55E00", "previous_recall": "#009E73"}
 MEMORY_NAMES = {"copy_recall": "W_O² copies", "match_recall": "W_K² matches", "previous_recall": "W_K¹ previous"}
@@ -31,11 +31,8 @@ def _grid(n: int, height: float, title: str, note: str = "") -> tuple[Figure, li
 
 
 def _frame(axes: Axes, x: str, y: str, title: str = "") -> None:
-    axes.set_xlabel(x, fontsize=TEXT, color=INK)
-    axes.set_ylabel(y, fontsize=TEXT, color=INK)
+    frame(axes, x, y)
     axes.set_title(title, loc="left", fontsize=SMALL, color=FAINT)
-    axes.tick_params(labelsize=SMALL, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _networks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -58,12 +58,17 @@ def headline(figure: Figure, axes: Axes, title: str, note: str) -> None:
     axes.set_title(note, loc="left", fontsize=SMALL, color=FAINT, pad=20)
 
 
-def finish(axes: Axes, unit: str, windows: pd.DataFrame | None, *, label: bool = True, lines: bool = False) -> None:
-    """Axis names, spines and the phase-change band; call it when the data is drawn, as it freezes the time limits."""
-    axes.set_xlabel(TOKENS, fontsize=TEXT, color=INK)
-    axes.set_ylabel(unit, fontsize=TEXT, color=INK)
+def frame(axes: Axes, x: str, y: str) -> None:
+    """Axis names, ticks, and no spines but the two axes."""
+    axes.set_xlabel(x, fontsize=TEXT, color=INK)
+    axes.set_ylabel(y, fontsize=TEXT, color=INK)
     axes.tick_params(labelsize=SMALL, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def finish(axes: Axes, unit: str, windows: pd.DataFrame | None, *, label: bool = True, lines: bool = False) -> None:
+    """Axis names, spines and the phase-change band; call it when the data is drawn, as it freezes the time limits."""
+    frame(axes, TOKENS, unit)
     if not lines:
         axes.margins(x=0)
     axes.set_xlim(*axes.get_xlim())
