@@ -238,7 +238,7 @@ def export(
 ) -> None:
     """Write a snapshot so that another tool loads it, with the same logits."""
     from induction_cli.export import export as export_snapshot
-    from induction_cli.run_dir import RunDir, relative
+    from induction_cli.runs.run_dir import RunDir, relative
 
     for run in RunDir.find(run_dir):
         for chosen in run.choose_snapshots(snapshot):

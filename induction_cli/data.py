@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from induction_cli.config import ConfigError, DataConfig, require
-from induction_cli.files import write_atomic, write_json
+from induction_cli.runs.files import write_atomic, write_json
 
 START = "<|endoftext|>"  # token 0: opens every document, and is the start token of every synthetic sequence
 SPLITS = ("train", "validation", "test")

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from induction_cli.config import ModelConfig, require
 from induction_cli.data import START
-from induction_cli.evaluation import load_snapshot
-from induction_cli.files import write_atomic, write_json
-from induction_cli.model import Block, Transformer
-from induction_cli.run_dir import RunDir, Snapshot
+from induction_cli.evaluation.scores import load_snapshot
+from induction_cli.models.transformer import Block, Transformer
+from induction_cli.runs.files import write_atomic, write_json
+from induction_cli.runs.run_dir import RunDir, Snapshot
 
 State = dict[str, Tensor]
 EPS = 1e-5  # torch.nn.LayerNorm

@@ -40,7 +40,7 @@ from omegaconf.errors import (
 
 from induction_cli import config as schemas
 from induction_cli.config import ConfigError, require
-from induction_cli.files import beside
+from induction_cli.runs.files import beside
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def verdict(error: Exception) -> tuple[str, int]:
         return one_line(error), 2
     if isinstance(error, Stopped):
         return one_line(error), error.code
-    from induction_cli.run_dir import RunError  # brings torch: not for a typo
+    from induction_cli.runs.run_dir import RunError  # brings torch: not for a typo
 
     if isinstance(error, RunError | SweepFailed):
         return one_line(error), 1
@@ -344,7 +344,7 @@ def is_model(command: str, name: Path | str) -> bool:
     """Whether a command that takes any model was given one that is no run directory."""
     if command not in TAKE_MODELS:
         return False
-    from induction_cli.sources import is_source  # brings torch: not for a typo
+    from induction_cli.evaluation.sources import is_source  # brings torch: not for a typo
 
     return is_source(str(name))
 
@@ -434,7 +434,7 @@ def run_jobs(command: str, out_dir: Path, overrides: list[str], done: Launch) ->
 def resume(path: Path, print_config: bool = False) -> None:
     """Go on with a run, or with every unfinished run of a folder, under the settings stored there."""
     require(path.is_dir(), f"there is no run directory '{path}'")
-    from induction_cli.run_dir import RunDir
+    from induction_cli.runs.run_dir import RunDir
 
     runs = RunDir.find(path)
     if print_config:

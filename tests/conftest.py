@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from induction_cli.config import InitConfig, ModelConfig
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 BATCH, N_POS, N_HEADS, D_HEAD, D_VOCAB = 2, 7, 3, 4, 11  # d_head is even for rotary positions
 

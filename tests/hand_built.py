@@ -8,7 +8,7 @@ L1H1 have zero weights: uniform attention, nothing written. Attention saturates:
 import torch
 
 from induction_cli.config import ModelConfig
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 BETA = 300.0
 

@@ -17,7 +17,7 @@ from induction_cli.config import (
     TrainConfig,
 )
 from induction_cli.evidence import report, score
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 
 HEADS = 3  # of each layer
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from induction_cli import ablation, training
+from induction_cli import training
 from induction_cli.config import (
     AblateConfig,
     ConfigError,
@@ -17,9 +17,10 @@ from induction_cli.config import (
     SnapshotConfig,
     TrainConfig,
 )
-from induction_cli.evaluation import load_snapshot, open_held_out
+from induction_cli.evaluation.scores import load_snapshot, open_held_out
 from induction_cli.evidence import ablate
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.models import ablation
+from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.verdicts import CLAIMS
 
 

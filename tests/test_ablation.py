@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import BATCH, D_HEAD, D_VOCAB, N_HEADS, N_POS
 
-from induction_cli import ablation
 from induction_cli.measures.losses import per_token_loss
+from induction_cli.models import ablation
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CHOSEN = {"every": None, "chosen": torch.tensor([[2, 6, 0], [5, 1, 5]])}  # columns, in any order, repeats allowed

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hand_built import induction_model
 
-from induction_cli.evaluation import pattern_scores, random_tokens, repeated_tokens
+from induction_cli.evaluation.scores import pattern_scores, random_tokens, repeated_tokens
 from induction_cli.measures import attention
 
 ALL = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hand_built import BETA, induction_model
 
-from induction_cli.evaluation import weight_scores
+from induction_cli.evaluation.rows import composition_rows
+from induction_cli.evaluation.scores import weight_scores
 from induction_cli.measures.circuits import (
     composition,
     composition_baseline,
@@ -15,8 +16,7 @@ from induction_cli.measures.circuits import (
     qk_trace,
 )
 from induction_cli.measures.components import copying
-from induction_cli.tables import composition_rows
-from induction_cli.weights import head_weights
+from induction_cli.models.heads import head_weights
 
 D_VOCAB, D_MODEL, D_HEAD, HEADS, EARLIER = 11, 7, 3, 2, 5
 V, D = 60, 281  # vocabulary and width of the hand-built model

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from induction_cli.config import CircuitsConfig, ConfigError, DataConfig, EvaluationConfig, TrainConfig
 from induction_cli.data import open_corpus
-from induction_cli.evaluation import HeldOut, head_scores, repeated_tokens
+from induction_cli.evaluation.rows import composition_rows, head_types
+from induction_cli.evaluation.scores import HeldOut, head_scores, repeated_tokens
 from induction_cli.evidence import circuits
 from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
@@ -20,11 +21,10 @@ from induction_cli.mechanism import ideal_head
 from induction_cli.mechanism.examples import Examples, ratio_interval
 from induction_cli.mechanism.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when
 from induction_cli.mechanism.term_importance import frozen_run, path_losses, path_tables
-from induction_cli.model import Patch, Transformer
+from induction_cli.models.heads import head_weights
+from induction_cli.models.transformer import Patch, Transformer
 from induction_cli.plots import circuits as plots
-from induction_cli.run_dir import RunDir
-from induction_cli.tables import composition_rows, head_types
-from induction_cli.weights import head_weights
+from induction_cli.runs.run_dir import RunDir
 
 VOCABULARY, AT = 61, {"step": 7, "tokens": 1001}
 ATTENTION_ONLY = {name: changes for name, changes in KINDS.items() if not changes.get("d_mlp")}

@@ -305,7 +305,7 @@ def test_a_bug_is_one_line_and_its_trace_is_in_the_log(room, capsys):
 
 
 def test_failures_on_disk_are_said_plainly(room, capsys):
-    from induction_cli.run_dir import RunError
+    from induction_cli.runs.run_dir import RunError
 
     room.fails = {0: RunError("the disk is full"), 1: FileNotFoundError(2, "No such file or directory", "x.txt")}
     assert [cli.run(["train", f"seed={seed}"]) for seed in (0, 1)] == [1, 1]
@@ -347,7 +347,7 @@ def test_an_interruption_before_anything_is_saved(room, capsys):
 @pytest.fixture
 def stored(monkeypatch) -> dict[str, str]:
     """Runs below ./sweep and their status, as run_dir would find them."""
-    from induction_cli import run_dir
+    from induction_cli.runs import run_dir
 
     status = {"a": "done", "b": "interrupted", "c": "running", "d": "failed"}
 

@@ -20,7 +20,7 @@ from induction_cli.evidence import compare
 from induction_cli.measures.intervals import resamples
 from induction_cli.measures.trend import likeness, log_slope, spread
 from induction_cli.plots import compare as plots
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.runs.run_dir import RunDir, RunError
 
 TOKENS = np.arange(0, 1200, 100)
 START, END = 400, 600

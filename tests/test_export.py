@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, models
 from induction_cli.config import ConfigError, ModelConfig, TrainConfig
 from induction_cli.data import START
 from induction_cli.export import export
-from induction_cli.model import Transformer
-from induction_cli.run_dir import RunDir
+from induction_cli.models.transformer import Transformer
+from induction_cli.runs.run_dir import RunDir
 
 EVERYWHERE = {"d_model": 12}  # n_heads * d_head, as GPT-2 and GPT-NeoX want it
 LENS = {

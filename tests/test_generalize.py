@@ -15,6 +15,7 @@ from hand_built import induction_model
 
 from induction_cli.config import ConfigError, GeneralizeConfig, TrainConfig
 from induction_cli.data import train_tokenizer
+from induction_cli.evaluation.sources import Encoded, Model
 from induction_cli.evidence.generalize import behaviour_rows, induction_heads, other_heads
 from induction_cli.evidence.generalize import run as generalize
 from induction_cli.generality.few_shot import effect, pattern_answers, random_sets, removal, repeat_gain
@@ -60,11 +61,10 @@ from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
 from induction_cli.measures.components import copying
 from induction_cli.measures.controls import against_layer, corrected_99
-from induction_cli.model import Transformer
-from induction_cli.run_dir import RunDir
-from induction_cli.sources import Encoded, Model
-from induction_cli.viewer import Example, attention_page, packed
-from induction_cli.weights import head_weights
+from induction_cli.models.heads import head_weights
+from induction_cli.models.transformer import Transformer
+from induction_cli.page.viewer import Example, attention_page, packed
+from induction_cli.runs.run_dir import RunDir
 
 N_POS, N_HEADS = 61, 3
 KNOWN: dict[str, int] = {}  # the tokens of `by_word`
@@ -121,7 +121,7 @@ def test_a_perfect_induction_head_scores_one_in_a_model():
     model = Model(induction_model())
     counts = torch.arange(60).flip(0) + 1
     source = SimpleNamespace(counts=counts, start_token=0)
-    from induction_cli.sources import Source
+    from induction_cli.evaluation.sources import Source
 
     source.repeats = lambda *args, **options: Source.repeats(source, *args, **options)
     found = behaviour(
@@ -145,7 +145,7 @@ def test_copying_reads_only_the_columns_it_needs():
     source = SimpleNamespace(counts=torch.arange(60) + 1)
     config = GeneralizeConfig(n_sequences=3)
     found = copying_behaviour(source, Model(model), config)
-    from induction_cli.evaluation import random_tokens
+    from induction_cli.evaluation.scores import random_tokens
 
     tokens, weights = random_tokens(source.counts, 3, seed=config.seed), head_weights(model)
     with torch.no_grad():
@@ -509,7 +509,7 @@ def a_run(folder, n_ctx: int, monkeypatch) -> RunDir:
     run.write_snapshot(Transformer(config.model, seed=1).state_dict(), 5, 500)
     tokens = np.array(tokenizer.encode(text).ids)
     corpus = SimpleNamespace(tokens=lambda split: tokens)
-    monkeypatch.setattr("induction_cli.sources.open_corpus", lambda *_: corpus)
+    monkeypatch.setattr("induction_cli.evaluation.sources.open_corpus", lambda *_: corpus)
     return run
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, decide
 from induction_cli.verdicts.decide import Effect
 

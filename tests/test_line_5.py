@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from induction_cli.config import ModelConfig, TrainConfig
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, decide
 
 INDUCTION = {(1, 0), (1, 2)}  # of two layers of three heads

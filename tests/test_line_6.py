@@ -10,8 +10,8 @@ import pytest
 from test_verdicts import WINDOW, scored
 
 from induction_cli.config import ModelConfig, TrainConfig
-from induction_cli.files import beside
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.files import beside
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, decide, load_claims
 
 IDS = ("6a", "6b", "6c", "c1", "c2")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from induction_cli.config import EvaluationConfig
+from induction_cli.evaluation.rows import chain_rows, derivative_rows, index_rows
 from induction_cli.measures.loss_curve import bend, curvature, departure, index_slope
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
-from induction_cli.tables import chain_rows, derivative_rows, index_rows
 
 times = torch.logspace(3, 7, 81, dtype=torch.float64)  # 20 snapshots a decade
 logs = times.log()

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 from ablate import to_transformer_lens
 
 from induction_cli.config import InitConfig, ModelConfig
-from induction_cli.evaluation import held_out_losses, pattern_scores, repeated_tokens
+from induction_cli.evaluation.scores import held_out_losses, pattern_scores, repeated_tokens
 from induction_cli.measures import attention
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 
 @pytest.fixture(scope="module")

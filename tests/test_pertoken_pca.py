@@ -23,12 +23,12 @@ from induction_cli.config import (
     TrainConfig,
 )
 from induction_cli.data import held_out_windows, open_corpus
-from induction_cli.evaluation import held_out_losses, load_snapshot, losses_at
+from induction_cli.evaluation.scores import held_out_losses, load_snapshot, losses_at
 from induction_cli.evidence import pertoken_pca
 from induction_cli.measures.trajectory import principal_components, random_columns
-from induction_cli.model import Transformer
-from induction_cli.run_dir import RunDir, RunError
-from induction_cli.traces import sparkline, trace_page
+from induction_cli.models.transformer import Transformer
+from induction_cli.page.traces import sparkline, trace_page
+from induction_cli.runs.run_dir import RunDir, RunError
 
 SNAPSHOTS = 7
 N = 24  # examples

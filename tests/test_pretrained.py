@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from induction_cli import pretrained as room
 from induction_cli.config import ConfigError
-from induction_cli.head_weights import FAMILIES, attention_input, embedding, family_of, head_weights, unembedding
-from induction_cli.model import Patch
-from induction_cli.pretrained import (
+from induction_cli.models import pretrained as room
+from induction_cli.models.pretrained import (
     Pretrained,
     expand_series,
     is_pretrained,
@@ -23,6 +21,15 @@ from induction_cli.pretrained import (
     same_weights,
     smollm2_path,
 )
+from induction_cli.models.pretrained_heads import (
+    FAMILIES,
+    attention_input,
+    embedding,
+    family_of,
+    head_weights,
+    unembedding,
+)
+from induction_cli.models.transformer import Patch
 
 transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'induction[pretrained]'")
 

@@ -11,7 +11,7 @@ from small_report import small_run
 from induction_cli import cli
 from induction_cli.config import ScoreConfig
 from induction_cli.evidence import score
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import load_claims
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from induction_cli.minimal import replicas
 from induction_cli.minimal.classify_data import random_stream
 from induction_cli.minimal.recall_data import character_language
 from induction_cli.minimal.recall_network import initial_weights
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS
 
 TEXT = "the cat sat on the mat and the rat ran at the cat; " * 20

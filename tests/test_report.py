@@ -13,11 +13,11 @@ import torch
 from small_report import HEADS, small_report, small_runs
 
 from induction_cli.config import ConfigError, ReportConfig
-from induction_cli.evaluation import load_snapshot
+from induction_cli.evaluation.scores import load_snapshot
 from induction_cli.evidence import report
 from induction_cli.page import embedded, explorer, rooms, sections
 from induction_cli.page.figures import Figures, heading
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import Effect, Verdict
 
 SVG = """<?xml version="1.0"?>

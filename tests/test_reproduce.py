@@ -11,7 +11,7 @@ import pytest
 from induction_cli import cli, config, launch, pipeline
 from induction_cli.config import ConfigError, ReproduceConfig
 from induction_cli.evidence import reproduce
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.runs.run_dir import RunDir, RunError
 
 RECIPES = ("smoke", "quick", "laptop", "paper")
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import small_config
 
-from induction_cli import files
 from induction_cli.config import ConfigError, TrainConfig
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.runs import files
+from induction_cli.runs.run_dir import RunDir, RunError
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_damaged_snapshot_is_named(run):
 
 
 def test_lock_is_held_against_other_processes(run):
-    take = f"from induction_cli.run_dir import RunDir\nwith RunDir({str(run.path)!r}).lock(): pass"
+    take = f"from induction_cli.runs.run_dir import RunDir\nwith RunDir({str(run.path)!r}).lock(): pass"
     with run.lock():
         other = subprocess.run([sys.executable, "-c", take], capture_output=True, text=True)
     assert other.returncode and "is in use by another process" in other.stderr

@@ -21,10 +21,10 @@ from induction_cli.config import (
     SnapshotConfig,
     TrainConfig,
 )
-from induction_cli.evaluation import HeldOut, repeated_tokens
+from induction_cli.evaluation.rows import head_types
+from induction_cli.evaluation.scores import HeldOut, repeated_tokens
 from induction_cli.evidence import score, summary
-from induction_cli.run_dir import RunDir, RunError
-from induction_cli.tables import head_types
+from induction_cli.runs.run_dir import RunDir, RunError
 
 TABLES_OVER_TIME = {"events", "loss_bend", "before_after", "loss_derivative"}
 TABLES = TABLES_OVER_TIME | {

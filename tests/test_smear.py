@@ -23,8 +23,8 @@ from induction_cli.config import (
 )
 from induction_cli.data import Batches
 from induction_cli.evidence import smear
-from induction_cli.model import Transformer
-from induction_cli.run_dir import RunDir
+from induction_cli.models.transformer import Transformer
+from induction_cli.runs.run_dir import RunDir
 
 ALPHA = "smear_alpha"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from induction_cli import cli
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,11 @@ import pytest
 import torch
 from conftest import N_HEADS, small_config
 
-from induction_cli import sources
-from induction_cli.any_model import Model
 from induction_cli.config import AblateConfig, CircuitsConfig, ConfigError, ScoreConfig, TrainConfig
 from induction_cli.data import train_tokenizer
-from induction_cli.evaluation import copying_scores, held_out_losses, pattern_scores, random_tokens
-from induction_cli.evidence import ablate, circuits, score
-from induction_cli.measures import attention, paths
-from induction_cli.mechanism.ideal_head import IDEAL, Ideal, losses_when
-from induction_cli.model import Patch, Transformer
-from induction_cli.run_dir import RunDir, RunError
-from induction_cli.sources import (
+from induction_cli.evaluation import sources
+from induction_cli.evaluation.scores import copying_scores, held_out_losses, pattern_scores, random_tokens
+from induction_cli.evaluation.sources import (
     Encoded,
     Text,
     is_source,
@@ -34,6 +28,12 @@ from induction_cli.sources import (
     real_text,
     repeated_revisions,
 )
+from induction_cli.evidence import ablate, circuits, score
+from induction_cli.measures import attention, paths
+from induction_cli.mechanism.ideal_head import IDEAL, Ideal, losses_when
+from induction_cli.models.any_model import Model
+from induction_cli.models.transformer import Patch, Transformer
+from induction_cli.runs.run_dir import RunDir, RunError
 
 TEXT = "The quick brown fox jumps over the lazy dog. Größe, naïve, café: 0 1 2 3\n" * 5
 

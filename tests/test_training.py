@@ -23,7 +23,7 @@ from induction_cli.config import (
     SnapshotConfig,
     TrainConfig,
 )
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.runs.run_dir import RunDir, RunError
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_killed_anywhere_and_resumed(config, uninterrupted, tmp_path, monkeypatc
 
 
 SCRIPT = """
-import sys; from pathlib import Path; from induction_cli import training; from induction_cli.run_dir import RunDir
+import sys; from pathlib import Path; from induction_cli import training; from induction_cli.runs.run_dir import RunDir
 import torch; torch.set_num_threads(1)
 training.run(RunDir(sys.argv[1]).config(), Path(sys.argv[2]), resume=len(sys.argv) > 3)
 """

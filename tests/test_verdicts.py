@@ -10,8 +10,8 @@ import pytest
 
 from induction_cli.config import ModelConfig, ReportConfig, TrainConfig
 from induction_cli.evidence import report
-from induction_cli.files import beside
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.files import beside
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, Effect, above, below, both, decide, load_claims, verdicts
 
 FILE = load_claims(beside("experiments") / "claims.yaml")

@@ -21,20 +21,20 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli import ablation
-from induction_cli.any_model import Model
 from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig, require
 from induction_cli.device import choose_threads
-from induction_cli.display import say
-from induction_cli.evaluation import HeldOut, final_head_types, head_scores, mean_z
+from induction_cli.evaluation.rows import score_rows
+from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scores, mean_z
+from induction_cli.evaluation.sources import Moment, Source, sources_of
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
-from induction_cli.model import Transformer
+from induction_cli.models import ablation
+from induction_cli.models.any_model import Model
+from induction_cli.models.transformer import Transformer
 from induction_cli.plots.ablate import ablation_scatter
 from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
-from induction_cli.run_dir import RunDir, RunError, read_tensors, relative, write_tensors
-from induction_cli.sources import Moment, Source, sources_of
-from induction_cli.tables import score_rows
+from induction_cli.runs.run_dir import RunDir, RunError, read_tensors, relative, write_tensors
+from induction_cli.terminal import say
 
 SIZES = ("n_examples", "batch_size", "random_tokens", "draws", "n_ctx")
 TIED_TO_THE_RESULT = ("kinds", "heads", "early_index", "late_index", "seed", *SIZES)

@@ -17,20 +17,27 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from induction_cli.any_model import Model, as_model, own_transformer
 from induction_cli.config import CircuitsConfig
 from induction_cli.device import choose_threads
-from induction_cli.display import say
-from induction_cli.evaluation import LENGTH, HeldOut, head_scores, layer_eigenvalues, not_applicable, weight_scores
+from induction_cli.evaluation.rows import composition_rows, head_types, score_rows
+from induction_cli.evaluation.scores import (
+    LENGTH,
+    HeldOut,
+    head_scores,
+    layer_eigenvalues,
+    not_applicable,
+    weight_scores,
+)
+from induction_cli.evaluation.sources import Source, revision_row, sources_of
 from induction_cli.measures import paths
 from induction_cli.mechanism.examples import Examples
 from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows
 from induction_cli.mechanism.term_importance import path_tables
-from induction_cli.model import Transformer
+from induction_cli.models.any_model import Model, as_model, own_transformer
+from induction_cli.models.transformer import Transformer
 from induction_cli.plots import circuits as plots
-from induction_cli.run_dir import RunDir, relative
-from induction_cli.sources import Source, revision_row, sources_of
-from induction_cli.tables import composition_rows, head_types, score_rows
+from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 
 SHOWN = ("ideal", "ideal copy", "wrong offset 2")  # of the variants, in the terminal
 GATHERED = ("heads", "composition_rank", "qk_separation", "paths", "path_heads", "ideal_head")

@@ -20,14 +20,14 @@ from torch import Tensor
 
 from induction_cli.config import ClassifyConfig
 from induction_cli.device import choose_threads
-from induction_cli.display import say
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import mean_interval
 from induction_cli.minimal import classify_network, nested_logits, replicas, two_parameter
 from induction_cli.minimal.classify_data import Batches, Sequences, draw_classes, evaluation_sets, random_stream
 from induction_cli.minimal.classify_measures import PROGRESS, measure
 from induction_cli.plots import classify as plots
-from induction_cli.run_dir import RunDir, RunError, Table, relative
+from induction_cli.runs.run_dir import RunDir, RunError, Table, relative
+from induction_cli.terminal import say
 from induction_cli.training import Interrupted, deferred_signals
 
 ACCURACIES = ("in_context", "swapped_labels", "in_weights")

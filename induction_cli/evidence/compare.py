@@ -23,13 +23,13 @@ from rich.table import Table
 from torch import Tensor
 
 from induction_cli.config import CompareConfig, ModelConfig, ScoreConfig, TrainConfig
-from induction_cli.display import say
 from induction_cli.evidence.pertoken_pca import unique_names
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, mean_interval, resamples
 from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
-from induction_cli.run_dir import RunDir, RunError, read_config, relative
+from induction_cli.runs.run_dir import RunDir, RunError, read_config, relative
+from induction_cli.terminal import say
 
 KIND = "pattern_preserving"
 N_BINS = 48  # of the loss by index, evenly in ln(index)

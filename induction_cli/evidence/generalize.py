@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from induction_cli.any_model import Model
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
-from induction_cli.display import say
+from induction_cli.evaluation.rows import INDUCTION
+from induction_cli.evaluation.sources import Moment, Source, sources_of
 from induction_cli.generality.few_shot import Heads, label, removal_rows
 from induction_cli.generality.probes import (
     DEFINITIONS,
@@ -40,12 +40,12 @@ from induction_cli.generality.probes import (
 from induction_cli.generality.prompts import CATEGORIES
 from induction_cli.measures.controls import against_layer, corrected_99
 from induction_cli.measures.intervals import correlation, mean_interval
+from induction_cli.models.any_model import Model
+from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
-from induction_cli.run_dir import RunDir, relative
-from induction_cli.sources import Moment, Source, sources_of
-from induction_cli.tables import INDUCTION
-from induction_cli.viewer import Example, attention_page
+from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from torch import Tensor
 from induction_cli.config import PertokenPcaConfig
 from induction_cli.data import CHAIN, Corpus, held_out_windows, open_corpus
 from induction_cli.device import choose_device, choose_threads
-from induction_cli.display import say
-from induction_cli.evaluation import load_snapshot, losses_at
+from induction_cli.evaluation.scores import load_snapshot, losses_at
 from induction_cli.measures.intervals import group_means, resamples
 from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
 from induction_cli.measures.trend import likeness
+from induction_cli.page.traces import trace_page
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
-from induction_cli.run_dir import RunDir, RunError, relative, tensor_hash
-from induction_cli.traces import trace_page
+from induction_cli.runs.run_dir import RunDir, RunError, relative, tensor_hash
+from induction_cli.terminal import say
 
 
 def comparable(runs: list[RunDir]) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor
 from induction_cli.config import RecallConfig, RecallNetworkConfig
 from induction_cli.data import open_documents
 from induction_cli.device import choose_threads
-from induction_cli.display import say
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.phase_change import onset
 from induction_cli.minimal import recall_memory as memory
@@ -37,7 +36,8 @@ from induction_cli.minimal.recall_data import (
 from induction_cli.minimal.recall_network import Weights, frozen, initial_weights, loss, recall_network, split
 from induction_cli.plots import recall as plots
 from induction_cli.plots.style import in_words
-from induction_cli.run_dir import RunDir, relative
+from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 
 LOSSES = ("in_context_loss", "in_context_accuracy", "global_loss", "global_accuracy")
 DEFINITIONS = {

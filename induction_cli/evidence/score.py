@@ -12,11 +12,19 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli.any_model import Model
 from induction_cli.config import EvaluationConfig, ScoreConfig
 from induction_cli.data import open_corpus
 from induction_cli.device import choose_threads
-from induction_cli.evaluation import (
+from induction_cli.evaluation.rows import (
+    chain_rows,
+    composition_rows,
+    derivative_rows,
+    head_types,
+    index_rows,
+    learning_rows,
+    window_rows,
+)
+from induction_cli.evaluation.scores import (
     LENGTH,
     HeldOut,
     copying_scores,
@@ -26,26 +34,18 @@ from induction_cli.evaluation import (
     random_tokens,
     weight_scores,
 )
+from induction_cli.evaluation.sources import Source, revision_row, sources_of
 from induction_cli.evidence import summary
 from induction_cli.measures import attention, phase_change
 from induction_cli.measures.copy_rule import copy_benefit
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
-from induction_cli.model import Transformer
+from induction_cli.models.any_model import Model
+from induction_cli.models.transformer import Transformer
 from induction_cli.plots import training as curves
 from induction_cli.plots.score import co_timing, head_mosaic, in_steps
-from induction_cli.run_dir import RunDir
-from induction_cli.sources import Source, revision_row, sources_of
-from induction_cli.tables import (
-    chain_rows,
-    composition_rows,
-    derivative_rows,
-    head_types,
-    index_rows,
-    learning_rows,
-    window_rows,
-)
+from induction_cli.runs.run_dir import RunDir
 
 ON_REPEATS = {
     "prefix_matching": attention.prefix_matching,

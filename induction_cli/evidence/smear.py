@@ -15,10 +15,10 @@ from rich.console import Console
 
 from induction_cli import training
 from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
-from induction_cli.display import say
 from induction_cli.measures import phase_change
 from induction_cli.plots import smear as plots
-from induction_cli.run_dir import RunDir, relative
+from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 
 RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way
 FREE = RESUMABLE | {"model.smeared_keys", "model.smear_init", "tokens", "snapshots"}

@@ -9,9 +9,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from induction_cli.display import say
-from induction_cli.run_dir import RunDir, relative
-from induction_cli.sources import Source
+from induction_cli.evaluation.sources import Source
+from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 
 FORMED = 0.3  # best prefix matching from which induction heads are said to have formed
 

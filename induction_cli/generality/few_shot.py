@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from induction_cli.any_model import Model
 from induction_cli.config import GeneralizeConfig
 from induction_cli.generality.probes import batches, padded, shown
 from induction_cli.generality.prompts import PatternPrompt
 from induction_cli.measures.intervals import mean_interval, resamples
-from induction_cli.model import Patch
+from induction_cli.models.any_model import Model
+from induction_cli.models.transformer import Patch
 
 Heads = list[tuple[int, int]]
 

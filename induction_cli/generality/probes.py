@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli.any_model import Model
 from induction_cli.config import ConfigError, GeneralizeConfig
-from induction_cli.evaluation import LENGTH, REPEATS, random_tokens
+from induction_cli.evaluation.scores import LENGTH, REPEATS, random_tokens
+from induction_cli.evaluation.sources import Source
 from induction_cli.generality.parallel_text import help_pairs, sentence_pairs
 from induction_cli.generality.prompts import (
     CATEGORIES,
@@ -38,7 +38,7 @@ from induction_cli.generality.prompts import (
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
 from induction_cli.measures.components import copying
 from induction_cli.measures.intervals import group_means
-from induction_cli.sources import Source
+from induction_cli.models.any_model import Model
 
 LANGUAGES = ("fr", "de")
 

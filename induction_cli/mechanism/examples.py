@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from induction_cli.any_model import Head
 from induction_cli.measures.intervals import mean_interval, resamples
+from induction_cli.models.any_model import Head
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from induction_cli.any_model import Head, Model, as_model, own_transformer
 from induction_cli.config import require
 from induction_cli.measures import paths
 from induction_cli.measures.losses import per_token_loss
 from induction_cli.mechanism.examples import Examples, label, ratio_interval, with_interval
-from induction_cli.model import Patch, Transformer
+from induction_cli.models.any_model import Head, Model, as_model, own_transformer
+from induction_cli.models.transformer import Patch, Transformer
 
 
 @dataclass(frozen=True)

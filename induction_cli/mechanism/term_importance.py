@@ -12,7 +12,7 @@ from induction_cli.config import require
 from induction_cli.measures import paths
 from induction_cli.measures.losses import per_token_loss
 from induction_cli.mechanism.examples import Examples, label, ratio_interval, with_interval
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 MAXIMUM_PAIRS = 64  # virtual heads of 2 are told apart up to here; beyond, their order as a whole has to do
 

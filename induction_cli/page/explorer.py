@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 
 from induction_cli.config import ConfigError
 from induction_cli.data import open_corpus
-from induction_cli.evaluation import random_tokens
-from induction_cli.model import Transformer
+from induction_cli.evaluation.scores import random_tokens
+from induction_cli.evaluation.sources import Text, passages
+from induction_cli.models.transformer import Transformer
 from induction_cli.page.rooms import Run
-from induction_cli.run_dir import RunDir, RunError, Snapshot
-from induction_cli.sources import Text, passages
-from induction_cli.viewer import packed
+from induction_cli.page.viewer import packed
+from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import yaml
 
 from induction_cli.page.figures import Figures
 from induction_cli.page.rooms import Found, Origin, Room, Run, origin
-from induction_cli.run_dir import relative
+from induction_cli.runs.run_dir import relative
 from induction_cli.verdicts import Effect, Verdict
 
 UNDONE = ("failed", "skipped")  # steps that a section must own up to

@@ -10,7 +10,7 @@ import torch
 
 from induction_cli.measures.intervals import mean_interval
 from induction_cli.measures.phase_change import MINIMUM_SNAPSHOTS
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, below, both
 from induction_cli.verdicts.tables import Paths, rooms_in, runs_in
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, below, both
 from induction_cli.verdicts.line_1 import Scored, flat_effect, phase_change_effect
 from induction_cli.verdicts.tables import Paths, rooms_in

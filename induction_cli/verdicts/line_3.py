@@ -8,7 +8,7 @@ import torch
 
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, resamples
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, below, both
 from induction_cli.verdicts.tables import Paths, runs_in
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above
 from induction_cli.verdicts.tables import Paths, rooms_in
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from induction_cli.measures.intervals import correlation
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import Effect, above, both
 from induction_cli.verdicts.tables import Paths, runs_in
 

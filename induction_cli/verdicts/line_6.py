@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from induction_cli.measures.intervals import correlation
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts.decide import SEEDS, Effect, above, below, both
 from induction_cli.verdicts.line_1 import formation_effect, phase_change_effect, runs_of_any_class
 from induction_cli.verdicts.tables import Paths, rooms_in

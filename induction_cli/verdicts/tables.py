@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from induction_cli.run_dir import RunDir
+from induction_cli.runs.run_dir import RunDir
 
 Paths = Sequence[Path]  # runs, folders of runs, rooms of an analysis
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from induction_cli import ablation
 from induction_cli.config import InitConfig, ModelConfig
-from induction_cli.model import Transformer
+from induction_cli.models import ablation
+from induction_cli.models.transformer import Transformer
 
 try:
     from transformer_lens import HookedTransformer, HookedTransformerConfig

@@ -21,9 +21,9 @@ from ablate import to_transformer_lens  # says how to install TransformerLens wh
 from torch import Tensor
 
 from induction_cli.config import InitConfig, ModelConfig
-from induction_cli.evaluation import pattern_scores, repeated_tokens
+from induction_cli.evaluation.scores import pattern_scores, repeated_tokens
 from induction_cli.evidence.score import ON_REPEATS, ON_TEXT
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 MEASURES = {**ON_REPEATS, **ON_TEXT}
 

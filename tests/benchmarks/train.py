@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from induction_cli.config import ModelConfig, OptimizerConfig
 from induction_cli.measures.losses import cross_entropy
-from induction_cli.model import Transformer
-from induction_cli.optimizer import build_optimizers
+from induction_cli.models.transformer import Transformer
+from induction_cli.training.optimizer import build_optimizers
 
 SIZES = (  # layers, heads, d_model, n_ctx, d_vocab, sequences a step
     (2, 4, 128, 512, 512, 2),

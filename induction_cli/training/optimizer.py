@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from induction_cli.config import OptimizerConfig
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 
 def block_matrices(model: Transformer) -> dict[str, Tensor]:

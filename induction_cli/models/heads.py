@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from induction_cli.model import Transformer
+from induction_cli.models.transformer import Transformer
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from induction_cli import head_weights as pretrained_weights
 from induction_cli.config import ConfigError, require
 from induction_cli.measures.losses import per_token_loss
-from induction_cli.model import Activations, Patch, Record, Transformer
-from induction_cli.pretrained import ATTENTION, Pretrained, import_transformers
-from induction_cli.weights import HeadWeights, head_weights
+from induction_cli.models import pretrained_heads as pretrained_weights
+from induction_cli.models.heads import HeadWeights, head_weights
+from induction_cli.models.pretrained import ATTENTION, Pretrained, import_transformers
+from induction_cli.models.transformer import Activations, Patch, Record, Transformer
 
 Head = tuple[int, int]  # (layer, head)
 OWN_BATCH = 16  # sequences at once for our own small models, whatever the memory

@@ -10,16 +10,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from induction_cli import ablation
-from induction_cli.any_model import Model, as_model
 from induction_cli.config import EvaluationConfig, require
 from induction_cli.data import CHAIN, Corpus, held_out_windows
+from induction_cli.evaluation.rows import head_types, score_rows
 from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
 from induction_cli.measures.components import copying
-from induction_cli.model import Transformer
-from induction_cli.run_dir import RunDir, RunError, Snapshot
-from induction_cli.tables import head_types, score_rows
+from induction_cli.models import ablation
+from induction_cli.models.any_model import Model, as_model
+from induction_cli.models.transformer import Transformer
+from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 PATTERN = 1 << 21  # entries of attention patterns in memory at once, 8 MB: they stay in cache

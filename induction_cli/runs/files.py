@@ -32,5 +32,5 @@ def write_json(path: Path, value: object) -> None:
 
 def beside(name: str) -> Path:
     """conf/ or experiments/: inside the package in a wheel, one level up in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     return package / name if (package / name).is_dir() else package.parent / name

@@ -1,0 +1,318 @@
+"""The run directory: the only file that knows file names. README.md draws it.
+
+Every write is atomic; nothing is ever unpickled; paths inside files are relative.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import matplotlib
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from induction_cli.config import ConfigError, TrainConfig
+from induction_cli.runs.files import write_atomic, write_json
+
+Config = TypeVar("Config")
+
+
+class RunError(RuntimeError):
+    """Something on disk or in a run that stops us; the message names it and says what would help."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    step: int
+    tokens: int
+    path: Path
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Disk errors as RunError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(
+                f"the disk is full ({error.filename or 'writing'}); what was saved before is untouched"
+            ) from error
+        raise
+
+
+def tensor_hash(tensors: dict[str, Tensor]) -> str:
+    """sha256 over names, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """A safetensors file that carries its own checksum beside the notes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with said_plainly():
+        # one entry, because safetensors writes several in random order
+        write_atomic(path, save(tensors, {"notes": json.dumps({**notes, "sha256": tensor_hash(tensors)})}))
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """The notes of a tensor file, without its tensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("notes", "{}"))
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged or unreadable: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file whose checksum is right. Raises RunError naming a damaged one."""
+    notes = read_notes(path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged or unreadable: {error}") from error
+    if notes.get("sha256") != tensor_hash(tensors):
+        raise RunError(f"{path} is damaged: its checksum does not match; delete it and resume or rerun")
+    return tensors
+
+
+def read_config(path: Path, schema: type[Config]) -> Config:
+    """A stored configuration through its schema: missing keys take defaults, unknown keys are errors."""
+    if not path.exists():
+        raise RunError(f"{path} is missing, so this is not a run directory")
+    try:
+        return deepcopy(parse_config(path.read_text(), schema))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+@cache  # verdicts ask for the same ones hundreds of times
+def parse_config(text: str, schema: type[Config]) -> Config:
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text)))  # type: ignore
+
+
+class Table:
+    """A CSV that grows during a run: rows are formatted once, the file is replaced whole at each flush."""
+
+    def __init__(self, path: Path, before_step: int | None = None):
+        """Empty, or the rows of the existing file whose step (first column) is below `before_step`."""
+        self.path, self.text = path, b""
+        if before_step is not None and path.exists():
+            header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+            self.text = header + b"".join(row for row in rows if int(row.split(b",", 1)[0]) < before_step)
+
+    def append(self, rows: pd.DataFrame) -> None:
+        self.text += rows.to_csv(index=False, header=not self.text, float_format="%.9g").encode()
+
+    def flush(self) -> None:
+        if self.text:
+            with said_plainly():
+                write_atomic(self.path, self.text)
+
+
+class RunDir:
+    """One run. Attributes are where things are; methods read and write them."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config_file = self.path / ".hydra" / "config.yaml"
+        self.meta_file = self.path / "meta.json"
+        self.tokenizer_file = self.path / "tokenizer.json"
+        self.snapshot_folder = self.path / "snapshots"
+        self.resume_file = self.path / "resume" / "state.safetensors"
+        self.kept_file = self.path / "kept.safetensors"
+
+    # -------------------------------------------------------------------------------- finding runs
+
+    @staticmethod
+    def find(path: Path | str) -> list[RunDir]:
+        """The run at a path, or the runs in a directory of runs. Raises RunError where there is none."""
+        path = Path(path)
+        if not path.is_dir():
+            raise RunError(f"there is no run directory '{path}'")
+        folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
+        runs = [RunDir(folder) for folder in folders if (folder / "meta.json").exists()]
+        if runs and runs[0].path == path:
+            return runs[:1]
+        if not runs:
+            raise RunError(f"'{path}' is not a run directory: it has no meta.json, and no folder in it has one")
+        return runs
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run. Raises RunError when another process does; a killed process holds nothing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"'{self.path}' is in use by another process; wait for it or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # -------------------------------------------------------------------------------- config and meta
+
+    def config(self) -> TrainConfig:
+        return read_config(self.config_file, TrainConfig)
+
+    def write_config(self, config: Any) -> None:
+        write_atomic(self.config_file, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())
+
+    def meta(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.meta_file.read_text())
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise RunError(f"{self.meta_file} is damaged: {error}") from error
+
+    def write_meta(self, **changes: Any) -> None:
+        with said_plainly():
+            write_json(self.meta_file, {**self.meta(), **changes})
+
+    # -------------------------------------------------------------------------------- snapshots
+
+    def snapshots(self) -> list[Snapshot]:
+        """In order of step; empty where there are none."""
+        found = []
+        for path in sorted(self.snapshot_folder.glob("step_*.safetensors")):
+            notes = read_notes(path)
+            found.append(Snapshot(int(notes["step"]), int(notes["tokens"]), path))
+        return found
+
+    def choose_snapshots(self, which: str) -> list[Snapshot]:
+        """'all', 'last' or a step. Raises RunError that names the steps there are."""
+        found = self.snapshots()
+        if not found:
+            raise RunError(f"'{self.path}' has no snapshots yet")
+        if which == "all":
+            return found
+        if which == "last":
+            return found[-1:]
+        chosen = [snapshot for snapshot in found if str(snapshot.step) == str(which)]
+        if not chosen:
+            steps = ", ".join(str(snapshot.step) for snapshot in found)
+            raise RunError(f"'{self.path}' has no snapshot '{which}'; there are all, last and the steps {steps}")
+        return chosen
+
+    def write_snapshot(self, weights: dict[str, Tensor], step: int, tokens: int) -> None:
+        path = self.snapshot_folder / f"step_{step:06d}.safetensors"
+        weights = {name: weight.float() for name, weight in weights.items()}
+        write_tensors(path, weights, {"step": str(step), "tokens": str(tokens)})
+
+    def read_snapshot(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Its weights. Raises RunError naming a damaged one."""
+        return read_tensors(snapshot.path)
+
+    def snapshot_hashes(self) -> list[str]:
+        """The checksums that the snapshots carry, in order of step; weights are not read."""
+        return [read_notes(snapshot.path).get("sha256", "") for snapshot in self.snapshots()]
+
+    def forget_snapshots_after(self, step: int) -> None:
+        """Those of a future that a resumed run will make again."""
+        for path in self.snapshot_folder.glob("step_*.safetensors"):
+            if int(path.stem.split("_")[1]) > step:
+                path.unlink()
+
+    # -------------------------------------------------------------------------------- tables, plots, pages
+
+    def folder(self, command: str = "") -> RunDir:
+        """The room of an analysis inside the run: same shape, own tables and plots."""
+        return RunDir(self.path / command) if command else self
+
+    def table_file(self, name: str) -> Path:
+        return self.path / "tables" / f"{name}.csv"
+
+    def growing_table(self, name: str, before_step: int | None = None) -> Table:
+        return Table(self.table_file(name), before_step)
+
+    def table(self, name: str) -> pd.DataFrame:
+        path = self.table_file(name)
+        if not path.exists():
+            raise RunError(f"{path} is missing; run the command that makes it first")
+        return pd.read_csv(path)
+
+    def write_table(self, name: str, rows: pd.DataFrame) -> Path:
+        with said_plainly():
+            write_atomic(self.table_file(name), rows.to_csv(index=False, float_format="%.9g").encode())
+        return self.table_file(name)
+
+    def write_plot(self, name: str, figure: Any) -> Path:
+        """PNG for the eye, SVG for the page and the paper."""
+        path = self.path / "plots" / f"{name}.png"
+        for kind in ("svg", "png"):
+            drawn = io.BytesIO()
+            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same bytes every time
+                figure.savefig(drawn, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+            with said_plainly():
+                write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
+        return path
+
+    def write_page(self, name: str, html: str) -> Path:
+        with said_plainly():
+            write_atomic(self.path / f"{name}.html", html.encode())
+        return self.path / f"{name}.html"
+
+    def write_tokenizer(self, tokenizer_json: str) -> None:
+        write_atomic(self.tokenizer_file, tokenizer_json.encode())
+
+    def token_counts(self) -> Tensor:
+        """How often each token occurs in the training text, [d_vocab]."""
+        return torch.tensor(self.table("token_counts")["count"].to_numpy())
+
+    # -------------------------------------------------------------------------------- what is slow to compute again
+
+    def write_kept(self, tensors: dict[str, Tensor], of: str) -> None:
+        """Tensors, and what they were computed of."""
+        write_tensors(self.kept_file, tensors, {"of": of})
+
+    def read_kept(self, of: str) -> dict[str, Tensor] | None:
+        """Those computed of the same; None where there are none, or damaged ones."""
+        try:
+            return read_tensors(self.kept_file) if read_notes(self.kept_file).get("of") == of else None
+        except (RunError, FileNotFoundError):
+            return None
+
+    # -------------------------------------------------------------------------------- resuming
+
+    def write_resume(self, tensors: dict[str, Tensor], step: int) -> None:
+        write_tensors(self.resume_file, tensors, {"step": str(step)})
+
+    def read_resume(self) -> tuple[dict[str, Tensor], int] | None:
+        """(tensors, step), or None where nothing was saved yet."""
+        if not self.resume_file.exists():
+            return None
+        return read_tensors(self.resume_file), int(read_notes(self.resume_file)["step"])
+
+
+def relative(path: Path) -> str:
+    """A path as a person would type it from here."""
+    return os.path.relpath(path)
