@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from induction_cli.measures.intervals import correlation, group_means, mean_interval, resamples
+from induction_cli.measures.intervals import Estimate, correlation, group_means, mean_interval, resamples
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -105,3 +105,10 @@ def test_inputs_untouched():
     mean_interval(x)
     group_means(x, 2)
     assert torch.equal(x, before[0]) and torch.equal(y, before[1])
+
+
+def test_the_side_of_an_estimate():
+    assert Estimate(0.3, 0.2, 0.4).side(0.1) == "above"
+    assert Estimate(0.3, 0.2, 0.4).side(0.5) == "below"
+    assert Estimate(0.3, 0.2, 0.4).side(0.2) is None  # touches
+    assert Estimate(0.3).side(0.1) is None

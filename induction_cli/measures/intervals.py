@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval, nan where it has none; `units` are what the interval is over: seeds, chains."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    units: str = ""
+
+    def side(self, threshold: float) -> str | None:
+        """'above' or 'below' where the whole interval lies on that side; None where it straddles or is not known."""
+        if self.low > threshold:
+            return "above"
+        return "below" if self.high < threshold else None
 
 
 def group_means(values: Tensor, size: int) -> Tensor:
