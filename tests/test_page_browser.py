@@ -5,8 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from playwright import sync_api
 from small_report import small_report, small_runs
+
+from induction_cli.page.viewer import Example, attention_page
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +161,22 @@ def test_everything_has_a_name(page):
         )
         for pair in set(pairs):
             assert contrast(*pair.split(";")) >= 4.5, selector
+
+
+def test_the_viewer_shades_what_a_token_attends_to(browser, tmp_path):
+    pattern = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0], [0, 1.0, 0]])
+    example = Example("Title", "remark", ["<start>", "</script>", "c"], [("L0H1", "note")], pattern[None], [(2, 1)])
+    (tmp_path / "attention.html").write_text(attention_page("Heads", [example]))
+    opened = browser.new_page()
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    opened.goto((tmp_path / "attention.html").as_uri())
+    tokens = opened.locator(".text span")
+    assert tokens.all_inner_texts() == ["<start>", "</script>", "c"]
+    tokens.nth(1).hover()
+    assert tokens.evaluate_all("all => all.map(one => one.title)") == ["0: 0.50", "1: 0.50", "2: 0.00"]
+    assert "L0H1: note" in opened.locator("output").inner_text() and complaints == []
+    opened.close()
 
 
 def contrast(ink: str, ground: str) -> float:

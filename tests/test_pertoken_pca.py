@@ -27,7 +27,7 @@ from induction_cli.evaluation.scores import held_out_losses, load_snapshot, loss
 from induction_cli.evidence import pertoken_pca
 from induction_cli.measures.trajectory import principal_components, random_columns
 from induction_cli.models.transformer import Transformer
-from induction_cli.page.traces import sparkline, trace_page
+from induction_cli.page.traces import curve, trace_page
 from induction_cli.runs.run_dir import RunDir, RunError
 
 SNAPSHOTS = 7
@@ -287,10 +287,10 @@ def nasty() -> pd.DataFrame:
 def test_page_escapes_text_and_asks_nobody_for_anything(nasty):
     page = trace_page(nasty)
     assert "<script" not in page and "<img" not in page and "<b>run" not in page
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; b" in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; b" in page
     assert "&lt;b&gt;run &amp; co&lt;/b&gt;" in page
     assert not re.search(
-        r"http|//|\bsrc=|\bhref=|url\(|@import", page.replace("&quot;&lt;/mark&gt;&lt;img src=x&gt;", "")
+        r"https?:|//|\bsrc=|\bhref=(?!.data:,)|url\(|@import", page.replace("&#34;&lt;/mark&gt;&lt;img src=x&gt;", "")
     )
 
 
@@ -301,11 +301,11 @@ def test_page_says_what_happened_to_each_token(nasty):
     assert 'class="rose"' in page and "<b>+0.50 nats</b>" in page
 
 
-def test_sparkline_spans_its_box_and_names_its_points():
-    line = sparkline([0, 1_000_000, 4_000_000], [4.0, 2.0, 0.0])
-    assert 'points="0.0,4.0 50.0,32.0 200.0,60.0"' in line
-    assert "<title>1.00 million tokens: 2.00 nats</title>" in line
-    assert "nan" not in sparkline([0], [0.0])
+def test_a_curve_spans_its_box_and_names_its_points():
+    points = curve([0, 1_000_000, 4_000_000], [4.0, 2.0, 0.0])
+    assert [point.at for point in points] == ["0.0,4.0", "50.0,32.0", "200.0,60.0"]
+    assert points[1].said == "1.00 million tokens: 2.00 nats"
+    assert curve([0], [0.0])[0].at == "0.0,60.0"
 
 
 def test_random_columns_are_the_same_for_every_run(runs, tmp_path, monkeypatch):

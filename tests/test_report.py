@@ -10,26 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from small_report import HEADS, small_report, small_runs
 
 from induction_cli.config import ConfigError, ReportConfig
 from induction_cli.evaluation.scores import load_snapshot
 from induction_cli.evidence import report
-from induction_cli.page import embedded, explorer, rooms, sections
-from induction_cli.page.figures import Figures, heading
+from induction_cli.page import explorer, rooms, sections
+from induction_cli.page.figures import Figures
+from induction_cli.page.template import embedded
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import Effect, Verdict
 
 SVG = """<?xml version="1.0"?>
-<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="72pt" height="36pt" viewBox="0 0 72 36">
- <metadata>who made it</metadata><defs><style type="text/css">*{{stroke: red}}</style></defs>
+<!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
+<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="72pt" height="36pt"
+ viewBox="0 0 72 36">
+ <title>The &amp; title</title>
+ <metadata>who made it</metadata><defs><style type="text/css">*{stroke: red}</style></defs>
  <g id="patch_1"><path d="M 1.23456 2
-L 3 4.5" clip-path="url(#box)"/></g>
+L 3 4.5" clip-path="url(#box)" style="fill: url(#box)"/></g>
  <!-- small -->
- <g style="x" transform="scale(0.1 -0.1)"><defs><path id="Font-41" d="{shape}" transform="scale(0.015625)"/></defs>
- <use xlink:href="#Font-41"/></g>
- <!-- The &amp; title -->
- <g style="x" transform="scale(0.13 -0.13)"><use xlink:href="#mark"/></g>
+ <text style="font-size: 10px; font-family: 'A', serif; text-anchor: middle" x="1">a <tspan>b</tspan> &lt;c&gt;</text>
+ <use xlink:href="#mark"/><image xlink:href="data:image/png;base64,AAAA"/>
  <defs><path id="mark" d="M 0 0"/><clipPath id="box"><rect x="0" y="0"/></clipPath></defs>
 </svg>"""
 
@@ -64,34 +67,45 @@ def shown(path: Path, out_dir: Path, **settings) -> str:
 # ------------------------------------------------------------------------------------------------ plots
 
 
-def test_two_plots_share_letters_and_no_id():
+def test_two_plots_share_no_id():
     figures = Figures(10_000)
-    first, second = figures.svg(SVG.format(shape="M 1 1")), figures.svg(SVG.format(shape="M 1 1"))
-    ids = re.findall(r' id="([^"]+)"', first + second + figures.sheet())
-    assert sorted(ids) == ["l-Font-41", "p1-box", "p1-mark", "p2-box", "p2-mark"]
-    assert 'href="#l-Font-41"' in first and 'href="#p2-mark"' in second and "url(#p2-box)" in second
-    assert "metadata" not in first and "<style" not in first and "patch_1" not in first
-    assert 'd="M 1.23 2 L 3 4.5"' in first
+    first, second = figures.svg(SVG), figures.svg(SVG)
+    ids = re.findall(r' id="([^"]+)"', first + second)
+    assert sorted(ids) == ["p1-box", "p1-mark", "p2-box", "p2-mark"]
+    assert 'href="#p1-mark"' in first and 'href="#p2-mark"' in second
+    assert 'clip-path="url(#p2-box)"' in second and "fill: url(#p2-box)" in second
+    assert 'href="data:image/png;base64,AAAA"' in first
+    assert "who made it" not in first and "<style" not in first and "patch_1" not in first
+    assert 'd="M 1.23 2 L 3 4.5"' in first and 'width="72" height="36" viewBox="0 0 72 36"' in first
 
 
-def test_a_letter_of_another_font_stays_in_its_plot():
-    figures = Figures(10_000)
-    figures.svg(SVG.format(shape="M 1 1"))
-    second = figures.svg(SVG.format(shape="M 2 2"))
-    assert 'id="p2-Font-41"' in second and 'href="#p2-Font-41"' in second
-    assert figures.sheet().count("<path") == 1
+def test_words_of_a_plot_are_text():
+    assert '<text style="font-size: 10px; text-anchor: middle" x="1">a <tspan>b</tspan> &lt;c&gt;</text>' in Figures(
+        10_000
+    ).svg(SVG)
 
 
 def test_a_plot_says_what_it_is_called():
-    assert heading(SVG.format(shape="M 0 0")) == "The & title"
-    assert 'role="img" aria-label="The &amp; title"' in Figures(1000).svg(SVG.format(shape="M 0 0"))
+    assert 'role="img" aria-label="The &amp; title"' in Figures(1000).svg(SVG)
+    nameless = SVG.replace("<title>The &amp; title</title>", "")
+    assert 'aria-label="loss by index"' in Figures(1000).svg(nameless, "loss_by_index")
+
+
+def test_plots_are_written_with_their_words_and_headline(tmp_path):
+    figure = Figure(layout="constrained")
+    figure.suptitle("Loss & more")
+    figure.subplots().set_ylabel("loss (nats)")
+    RunDir(tmp_path).write_plot("loss", figure)
+    drawn = Figures(100_000).inline(tmp_path / "plots" / "loss.svg")
+    assert drawn is not None and 'aria-label="Loss &amp; more"' in drawn
+    assert ">loss (nats)</text>" in drawn and ">Loss &amp; more</text>" in drawn
 
 
 def test_plots_that_are_damaged_or_too_many_are_left_out(tmp_path):
     path = tmp_path / "plot.svg"
     path.write_text("half of a pl")
     assert Figures(10_000).inline(path) is None
-    path.write_text(SVG.format(shape="M 0 0"))
+    path.write_text(SVG)
     figures = Figures(len(Figures(10_000).inline(path)) + 100)
     assert figures.inline(path) and figures.inline(path) is None
 
@@ -153,7 +167,7 @@ def test_a_room_without_a_run_is_known_by_its_command(tmp_path):
     room = tmp_path / "2026-01-01_00-00-00"
     (room / "plots").mkdir(parents=True)
     (room / "multirun.yaml").write_text("hydra: {job: {name: classify}}")
-    (room / "plots" / "grid.svg").write_text(SVG.format(shape="M 0 0"))
+    (room / "plots" / "grid.svg").write_text(SVG)
     html = shown(room, tmp_path / "out")
     assert "Classification in context" in html and "bursts, classes and variation" in html
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from induction_cli.page import explorer, rooms
 from induction_cli.page.figures import Figures
 from induction_cli.page.sections import UNDONE, Claim, all_sections, interval
+from induction_cli.page.template import embedded, render
 from induction_cli.training import version_of
 from induction_cli.verdicts import Verdict
 
 FIGURES = 9_000_000  # bytes of all plots together; the page stays under 15 MB
-HERE = Path(__file__).parent
 CHAPTERS = {"Six lines of evidence": range(1, 7), "Minimal systems": range(7, 9)}
 BADGES = {  # verdict: (class, sign); the sign and the words say it without colour
     "supported": ("yes", "✓"),
@@ -41,14 +34,11 @@ def page(
     figures = Figures(FIGURES)
     made = all_sections(found, judged, figures, argument)
     explored, problems = explorer.explorer(explorer.choose(found.runs, explore))
-    script = (HERE / "page.js").read_text()
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["interval"] = interval
-    return environment.get_template("page.html").render(
+    return render(
+        "report",
         chapters={name: [s for s in made if s.line in lines] for name, lines in CHAPTERS.items()},
         claims=judged,
+        interval=interval,
         badges=BADGES,
         titles={section.line: section.title for section in made},
         runs=found.runs,
@@ -56,22 +46,13 @@ def page(
         definitions=definitions(explored),
         explored=explored,
         explorer_problems=problems,
-        explorer_data=Markup(embedded(explored)),
+        explorer_data=embedded(explored),
         failed=[step for step in found.steps if step.get("status") in UNDONE and not step.get("line")],
-        letters=figures.sheet(),
         sources=sources(found.runs),
         settings=settings(found),
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         version=version_of("induction"),
-        style=Markup((HERE / "page.css").read_text()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def embedded(value: Any) -> str:
-    """JSON that no text in it can break out of its script element."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def spans(runs: Sequence[rooms.Run]) -> str:

@@ -266,12 +266,13 @@ class RunDir:
         return self.table_file(name)
 
     def write_plot(self, name: str, figure: Any) -> Path:
-        """PNG for the eye, SVG for the page and the paper."""
+        """PNG for the eye, SVG for the page and the paper: its words are text, and it is called by its headline."""
         path = self.path / "plots" / f"{name}.png"
         for kind in ("svg", "png"):
             drawn = io.BytesIO()
-            with matplotlib.rc_context({"svg.hashsalt": name}):  # the same bytes every time
-                figure.savefig(drawn, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+            with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # the same bytes every time
+                notes = {"Date": None, "Title": figure.get_suptitle()} if kind == "svg" else None
+                figure.savefig(drawn, format=kind, dpi=130, metadata=notes)
             with said_plainly():
                 write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
         return path
