@@ -334,7 +334,7 @@ def stoppable(run_dir: Path, command: str = "train") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        number = getattr(error, "signal", None)  # training.Interrupted: the run is saved
+        number = getattr(error, "signal", None)  # process.Interrupted: the run is saved
         how = {"train": f"induction train --resume {shown(run_dir)}", "reproduce": "the same command again"}
         hint = f"; to go on: {how[command]}" if number and command in how else ""
         raise Stopped(f"interrupted{hint}", 128 + (number or signal.SIGINT)) from error

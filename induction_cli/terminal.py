@@ -25,6 +25,11 @@ class Seen:
     previous_token: float
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 layer', '2 layers'."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 

@@ -17,6 +17,7 @@ from induction_cli.config import (
     SnapshotConfig,
     TrainConfig,
 )
+from induction_cli.data import open_corpus
 from induction_cli.evaluation.scores import load_snapshot, open_held_out
 from induction_cli.evidence import ablate
 from induction_cli.models import ablation
@@ -66,7 +67,7 @@ def test_changes_are_those_of_the_plain_path(run, config):
     table = run.folder("ablate").table("ablation").set_index(["layer", "head"])
     trained = run.config()
     evaluation = replace(trained.evaluation, n_examples=16, seed=0)
-    held_out = open_held_out(training.open_corpus(trained.data, 61), 64, evaluation)
+    held_out = open_held_out(open_corpus(trained.data, 61), 64, evaluation)
     losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), held_out.windows)
 
     def score(values: torch.Tensor) -> torch.Tensor:

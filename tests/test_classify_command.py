@@ -12,8 +12,8 @@ from induction_cli.config import ClassifyConfig, ConfigError, NestedConfig
 from induction_cli.evidence import classify
 from induction_cli.minimal.classify_data import EVALUATIONS
 from induction_cli.minimal.classify_measures import PROGRESS
+from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
-from induction_cli.training import Interrupted
 from induction_cli.verdicts import CLAIMS, decide
 
 

@@ -50,7 +50,7 @@ def room(monkeypatch) -> Room:
 
 
 def interrupted(number: int) -> KeyboardInterrupt:
-    """As training.Interrupted."""
+    """As process.Interrupted."""
     error = KeyboardInterrupt()
     error.signal = number  # type: ignore[attr-defined]
     return error

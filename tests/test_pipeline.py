@@ -21,8 +21,8 @@ from rich.console import Console
 from induction_cli import pipeline
 from induction_cli.config import ConfigError, DataConfig, EvaluationConfig, ModelConfig, SnapshotConfig, TrainConfig
 from induction_cli.pipeline import TRAINING, Record, Step
+from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
-from induction_cli.training import Interrupted
 
 
 @dataclass

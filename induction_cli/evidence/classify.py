@@ -26,9 +26,9 @@ from induction_cli.minimal import classify_network, nested_logits, replicas, two
 from induction_cli.minimal.classify_data import Batches, Sequences, draw_classes, evaluation_sets, random_stream
 from induction_cli.minimal.classify_measures import PROGRESS, measure
 from induction_cli.plots import classify as plots
+from induction_cli.runs.process import Interrupted, deferred_signals
 from induction_cli.runs.run_dir import RunDir, RunError, Table, relative
 from induction_cli.terminal import say
-from induction_cli.training import Interrupted, deferred_signals
 
 ACCURACIES = ("in_context", "swapped_labels", "in_weights")
 # Where the jump is looked for. The two-parameter model has no noise: its right label leads long before it is likely.

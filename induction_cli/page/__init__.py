@@ -10,7 +10,7 @@ from induction_cli.page import explorer, rooms
 from induction_cli.page.figures import Figures
 from induction_cli.page.sections import UNDONE, Claim, all_sections, interval
 from induction_cli.page.template import embedded, render
-from induction_cli.training import version_of
+from induction_cli.runs.process import version_of
 from induction_cli.verdicts import Verdict
 
 FIGURES = 9_000_000  # bytes of all plots together; the page stays under 15 MB

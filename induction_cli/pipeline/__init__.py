@@ -35,9 +35,9 @@ from rich.table import Table
 from induction_cli import training
 from induction_cli.config import ConfigError
 from induction_cli.runs.files import write_json
+from induction_cli.runs.process import Interrupted, deferred_signals, version_of
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.terminal import clock, say
-from induction_cli.training import Interrupted, deferred_signals
 
 TRAINING = training.__name__
 
@@ -101,7 +101,7 @@ def key_of(step: Step, needed: Iterable[str], made_by: str | None = None) -> str
         step.room,
         without_places(settings),
         step.inputs,
-        made_by or training.version_of("induction"),
+        made_by or version_of("induction"),
         sorted(needed),
     ]
     if not (step.needs or step.after) and "run_dir" in settings:  # a model by its name
