@@ -23,7 +23,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from induction_cli.config import ConfigError, DataConfig, require
+from induction_cli.config import ConfigError, DataConfig, check_group, require
 from induction_cli.runs.files import write_atomic, write_json
 
 START = "<|endoftext|>"  # token 0: opens every document, and is the start token of every synthetic sequence
@@ -232,7 +232,7 @@ def open_corpus(config: DataConfig, d_vocab: int) -> Corpus:
 
     Raises ConfigError where the source is missing, empty, or too small for the vocabulary.
     """
-    config.check()
+    check_group("data", config)
     cache = cache_folder(config)
     if config.source == "repeats":
         key = f"{config.repeat_length}-{config.repeat_tokens}"

@@ -17,11 +17,11 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -40,13 +40,13 @@ from omegaconf.errors import (
 
 from induction_cli import config as schemas
 from induction_cli.config import ConfigError, require
+from induction_cli.config.settings import settings_of
 from induction_cli.runs.files import beside
 
 log = logging.getLogger(__name__)
 
 TAKE_MODELS = {"score", "ablate", "generalize", "circuits"}  # commands whose RUN_DIR may be any model source
 GO_ON = {"reproduce"}  # commands that go on with a folder of theirs
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class SweepFailed(Exception):
@@ -95,17 +95,13 @@ def shown(path: Path) -> str:
 # ------------------------------------------------------------------------------------------------ settings and mistakes
 
 
-def settings_of(schema: type, prefix: str = "") -> dict[str, str]:
+def wanted(schema: type, prefix: str = "") -> dict[str, str]:
     """Every dotted key of a schema, and in words what it wants."""
     found = {}
-    for name, hint in get_type_hints(schema).items():
-        if is_dataclass(hint):
-            found[prefix + name] = "a group of settings"
-            found |= settings_of(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif get_origin(hint) is list:
-            found[prefix + name] = f"a list like [..., ...], each {KINDS.get(get_args(hint)[0], get_args(hint)[0])}"
-        else:
-            found[prefix + name] = KINDS.get(hint, str(hint))
+    for known in settings_of(schema):
+        found[prefix + known.name] = known.wanted
+        if known.is_group:
+            found |= wanted(known.kind, f"{prefix}{known.name}.")
     return found
 
 
@@ -127,7 +123,7 @@ def one_line(text: object) -> str:
 
 def explain(error: Exception, schema: type) -> str:
     """One line for what Hydra or OmegaConf refused: the key, what was given, what would do."""
-    known, text = settings_of(schema), str(error)
+    known, text = wanted(schema), str(error)
     where = re.match(r"In '(.+?)': ", text)  # a recipe or a file of conf/
     prefix = f"in {where[1]}: " if where else ""
     if isinstance(error, OverrideParseException):
@@ -177,7 +173,7 @@ def quote(value: object) -> str:
 
 def read_overrides(overrides: list[str], schema: type, multirun: bool) -> list[Override]:
     """Parse what was typed; refuse what has no setting, comes twice, or sweeps without being asked to."""
-    known, parser, seen = settings_of(schema), OverridesParser.create(), set()
+    known, parser, seen = wanted(schema), OverridesParser.create(), set()
     parsed = []
     for text in overrides:
         try:

@@ -172,9 +172,7 @@ def test_every_recipe_composes(path):
     schema = launch.schema_of(command)
     recipe = launch.recipe_overrides(command, path.stem)
     given = [
-        f"{key}=[x]" if key == "run_dirs" else f"{key}=x"
-        for key in launch.settings_of(schema)
-        if key.startswith("run_dir")
+        f"{key}=[x]" if key == "run_dirs" else f"{key}=x" for key in launch.wanted(schema) if key.startswith("run_dir")
     ]
     assert type(launch.compose(command, [[*recipe, *given]])[0]) is schema
 

@@ -275,7 +275,7 @@ def test_length_snapshots_and_machine_are_free_to_differ(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_layers": [0, 1]}, "model.n_layers has 0; smeared keys need at least one layer"),
+        ({"n_layers": [0, 1]}, "model.n_layers has 0; it must be at least 1"),
         ({"n_layers": []}, "model.n_layers is empty"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 1]}, "seeds has one twice"),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from induction_cli.config import ModelConfig
+from induction_cli.config import ModelConfig, check_group
 
 RECORDABLE = ("residual", "pattern", "z")
 Record = Iterable[str] | Mapping[str, Callable[[Tensor], Tensor]]
@@ -200,7 +200,7 @@ class Transformer(nn.Module):
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
-        config.check()
+        check_group("model", config)
         self.config = config
         self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
         self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model)) if config.positions == "learned" else None
