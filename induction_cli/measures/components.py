@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def copying(pattern: Tensor, z: Tensor, W_O: Tensor, W_U: Tensor, tokens: Tensor) -> Tensor:
-    """How much a head raises the logit of the token it attends to, [batch, head], in -1 .. 1.
+def copying(
+    pattern: Float[Tensor, "batch head query key"],
+    z: Float[Tensor, "batch key head d_head"],
+    W_O: Float[Tensor, "head d_head d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+    tokens: Int[Tensor, "batch key"],
+) -> Float[Tensor, "batch head"]:
+    """How much a head raises the logit of the token it attends to, in -1 .. 1.
 
-    pattern [batch, head, query, key], z [batch, pos, head, d_head], W_O [head, d_head, d_model],
-    W_U [d_model, d_vocab] with the final LayerNorm folded in, tokens [batch, pos]: distinct random tokens, no start
-    token, no repeats.
+    W_U has the final LayerNorm folded in; tokens are distinct random tokens, no start token, no repeats.
     At each position: the head's logits less their mean over the vocabulary, through a ReLU; own = attention-weighted
     logit of the attended tokens, all = sum over the sample's tokens; r = own / (own + all); the score is the mean of
     4 r - 1. A head that raises every token alike scores about 4 / (n + 1) - 1 = -0.85 for n = 25, not 0.

@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 FLIPS = 2000  # random exchanges of prompts and controls
 
 
-def corrected_99(excess: Tensor, seed: int = 0) -> Tensor:
-    """The mean excess over control that puts a head above the 99th percentile, corrected for all heads: [layer, head].
+def corrected_99(excess: Float[Tensor, "unit layer head"], seed: int = 0) -> Float[Tensor, "layer head"]:
+    """The mean excess over control that puts a head above the 99th percentile, corrected for all heads.
 
-    excess [unit, layer, head]. Where prompt and control are the same to a head, exchanging them at random changes
+    Where prompt and control are the same to a head, exchanging them at random changes
     nothing. FLIPS exchanges, the same for all heads; of each the largest mean over its standard error among all heads;
     of those the 99th percentile. So any head at all is above it by chance once in a hundred such studies (Westfall and
     Young 1993).
@@ -30,11 +31,10 @@ def corrected_99(excess: Tensor, seed: int = 0) -> Tensor:
     return (torch.quantile(largest, 0.99) * flat.std(0) / math.sqrt(n)).float().view(excess.shape[1:])
 
 
-def against_layer(scores: Tensor, chosen: Sequence[tuple[int, int]]) -> Tensor:
-    """Chosen heads' mean score less that of the other heads of the same layers (of all layers where one has none).
-
-    [unit, layer, head] -> [unit].
-    """
+def against_layer(
+    scores: Float[Tensor, "unit layer head"], chosen: Sequence[tuple[int, int]]
+) -> Float[Tensor, " unit"]:
+    """Chosen heads' mean score less that of the other heads of the same layers (of all layers where one has none)."""
     other = torch.ones(scores.shape[1:], dtype=torch.bool)
     other[tuple(torch.tensor(chosen).T)] = False
     differences = []

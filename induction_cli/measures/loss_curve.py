@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 
-def index_slope(losses: Tensor, first: int = 100, last: int = 500) -> Tensor:
-    """d loss / d ln(index) averaged over indices first .. last, by least squares; losses [..., n_ctx] -> [...], nats.
+def index_slope(losses: Float[Tensor, "*batch n_ctx"], first: int = 100, last: int = 500) -> Float[Tensor, "*batch"]:
+    """d loss / d ln(index) averaged over indices first .. last, by least squares, nats.
 
     Indices beyond the context are left out.
     """
@@ -18,11 +19,12 @@ def index_slope(losses: Tensor, first: int = 100, last: int = 500) -> Tensor:
     return losses[..., first - 1 : first - 1 + len(index)] @ x / (x @ x)
 
 
-def curvature(tokens: Tensor, loss: Tensor, centre: float, width: float) -> Tensor:
+def curvature(
+    tokens: Num[Tensor, " snapshot"], loss: Float[Tensor, " snapshot *batch"], centre: float, width: float
+) -> Float[Tensor, "*batch"]:
     """Second derivative of loss over ln(tokens) around `centre`: of the parabola that fits best within width / 2.
 
-    tokens [snapshot], loss [snapshot, ...] in nats, centre in tokens, width in ln(tokens). nan where fewer than four
-    snapshots lie there.
+    loss in nats, centre in tokens, width in ln(tokens). nan where fewer than four snapshots lie there.
     """
     log = tokens.clamp(min=1).log()
     near = (log - math.log(centre)).abs() <= width / 2
@@ -33,8 +35,10 @@ def curvature(tokens: Tensor, loss: Tensor, centre: float, width: float) -> Tens
     return (torch.linalg.pinv(powers) @ loss[near].reshape(len(x), -1))[2].view(loss.shape[1:])
 
 
-def bend(tokens: Tensor, loss: Tensor, start: float, end: float) -> tuple[Tensor, Tensor]:
-    """Curvature where the phase change opens, and its mean elsewhere, each [...]; nats per factor e squared.
+def bend(
+    tokens: Num[Tensor, " snapshot"], loss: Float[Tensor, " snapshot *batch"], start: float, end: float
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Curvature where the phase change opens, and its mean elsewhere; nats per factor e squared.
 
     The paper calls the bump the only place where the loss is not convex. Its opening is where the loss, which flattens
     (positive curvature) all through training, bends down (negative): a stretch as wide as the window, in ln(tokens),
@@ -53,10 +57,15 @@ def bend(tokens: Tensor, loss: Tensor, start: float, end: float) -> tuple[Tensor
     return inside, outside
 
 
-def departure(tokens: Tensor, loss: Tensor, shallow: Tensor, share: float = 0.1) -> float:
+def departure(
+    tokens: Num[Tensor, " snapshot"],
+    loss: Float[Tensor, " snapshot"],
+    shallow: Float[Tensor, " snapshot"],
+    share: float = 0.1,
+) -> float:
     """Tokens from which on a deeper model's loss stays below the one-layer model's by a share of the final gap.
 
-    tokens, loss, shallow [snapshot]: the same snapshots of both. nan if the deeper model does not end below.
+    All at the same snapshots. nan if the deeper model does not end below.
     """
     gap = shallow - loss
     if gap[-1] <= 0:

@@ -7,15 +7,21 @@ from 1 to n_ctx and index i stands in column i - 1. (The paper does not say whet
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 CHUNK = 1 << 19  # logits in memory at once: a block of 2 MB stays in cache, a larger one pays for page faults
 
 
-def per_token_loss(residual: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
-    """Loss of each token in nats, [batch, pos], from the normalised final residual [batch, pos, d_model].
+def per_token_loss(
+    residual: Float[Tensor, "batch pos d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+    targets: Int[Tensor, "batch pos"],
+) -> Float[Tensor, "batch pos"]:
+    """Loss of each token in nats, from the normalised final residual.
 
     The logits are made in chunks and never held all at once.
     """
@@ -34,7 +40,7 @@ class CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
         weight, n = W_U.to(rows.dtype), len(targets)
         d_rows, d_weight = torch.empty_like(rows), torch.zeros_like(W_U)
         loss = torch.zeros((), device=rows.device)
@@ -52,43 +58,51 @@ class CrossEntropy(torch.autograd.Function):
         return loss / n
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         d_rows, d_weight = ctx.saved_tensors
         return d_rows * (grad / ctx.n), d_weight * (grad / ctx.n), None
 
 
-def cross_entropy(residual: Tensor, W_U: Tensor, targets: Tensor) -> Tensor:
-    """Mean loss in nats of targets [batch, pos] given the normalised final residual [batch, pos, d_model]."""
-    return CrossEntropy.apply(residual.flatten(0, 1), W_U, targets.flatten())
+def cross_entropy(
+    residual: Float[Tensor, "batch pos d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
+    targets: Int[Tensor, "batch pos"],
+) -> Float[Tensor, ""]:
+    """Mean loss in nats of targets given the normalised final residual."""
+    return CrossEntropy.apply(residual.flatten(0, 1), W_U, targets.flatten())  # type: ignore[no-untyped-call]
 
 
-def loss_around(losses: Tensor, index: int, half_width: int = 0) -> Tensor:
-    """Each example's loss at an index, averaged over the indices within half_width of it that exist; [example]."""
+def loss_around(losses: Float[Tensor, "example n_ctx"], index: int, half_width: int = 0) -> Float[Tensor, " example"]:
+    """Each example's loss at an index, averaged over the indices within half_width of it that exist."""
     n_ctx = losses.shape[1]
     if not 1 <= index <= n_ctx:
         raise ValueError(f"index {index} is outside the context of {n_ctx} tokens")
     return losses[:, max(0, index - 1 - half_width) : index + half_width].mean(1)
 
 
-def in_context_learning_score(losses: Tensor, early: int = 50, late: int = 500, half_width: int = 0) -> Tensor:
+def in_context_learning_score(
+    losses: Float[Tensor, "example n_ctx"], early: int = 50, late: int = 500, half_width: int = 0
+) -> Float[Tensor, " example"]:
     """The paper's score, per example: loss at the late index minus loss at the early one, nats; negative = learning.
 
-    losses [example, index]. half_width 0 is the paper's exact definition; above 0 both ends are averaged over a window
+    half_width 0 is the paper's exact definition; above 0 both ends are averaged over a window
     cut to the same width at both, which has less noise. The score is the mean over examples.
     """
     width = min(half_width, early - 1, losses.shape[1] - late)
     return loss_around(losses, late, width) - loss_around(losses, early, width)
 
 
-def log_bins(n_ctx: int, per_factor_e: int = 4) -> Tensor:
+def log_bins(n_ctx: int, per_factor_e: int = 4) -> Int[Tensor, " edge"]:
     """Edges of index bins that are even in ln(index), as integers 1 .. n_ctx + 1; no bin is empty."""
     n = max(1, round(math.log(n_ctx) * per_factor_e))
     edges = torch.logspace(0, math.log10(n_ctx + 1), n + 1, dtype=torch.float64).round().long()
     return edges.unique()
 
 
-def loss_derivative(loss_by_index: Tensor, per_factor_e: int = 4) -> tuple[Tensor, Tensor]:
-    """d loss / d ln(index) from the mean loss at each index [..., n_ctx]: (index [bin - 1], derivative [..., bin - 1]).
+def loss_derivative(
+    loss_by_index: Float[Tensor, "*batch n_ctx"], per_factor_e: int = 4
+) -> tuple[Float[Tensor, " bin"], Float[Tensor, "*batch bin"]]:
+    """d loss / d ln(index) from the mean loss at each index: (index, derivative), between neighbouring bins.
 
     The paper leaves the estimate open. Here: indices in bins even in ln(index), loss averaged in each, differences of
     neighbours divided by the difference of the bins' mean ln(index). Negative: the loss falls with more context.

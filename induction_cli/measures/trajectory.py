@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def random_columns(n_examples: int, n_ctx: int, seed: int = 0) -> Tensor:
-    """One random column per example, [example], the same for every model and snapshot."""
+def random_columns(n_examples: int, n_ctx: int, seed: int = 0) -> Int[Tensor, " {n_examples}"]:
+    """One random column per example, the same for every model and snapshot."""
     return torch.randint(n_ctx, (n_examples,), generator=torch.Generator().manual_seed(seed))
 
 
-def principal_components(vectors: Tensor, n_components: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """PCA of few long rows [row, dimension]: (coordinates [row, component], directions [component, dimension], shares).
+def principal_components(
+    vectors: Float[Tensor, "row dimension"], n_components: int = 2
+) -> tuple[Float[Tensor, "row component"], Float[Tensor, "component dimension"], Float[Tensor, " component"]]:
+    """PCA of few long rows: (coordinates, directions, shares of the variance).
 
     Through the row-by-row Gram matrix, so the cost grows with the square of the rows and not of the dimensions. Columns
     are centred, not scaled. A component's sign is chosen so that the last row's coordinate is not below the first's.
@@ -29,7 +32,7 @@ def principal_components(vectors: Tensor, n_components: int = 2) -> tuple[Tensor
     return coordinates * sign, directions * sign[:, None], values / total
 
 
-def angle(a: Tensor, b: Tensor) -> Tensor:
+def angle(a: Float[Tensor, "*batch dimension"], b: Float[Tensor, "*batch dimension"]) -> Float[Tensor, "*batch"]:
     """Degrees between vectors along the last axis; nan where one has no length."""
     cosine = (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
     return torch.rad2deg(cosine.clamp(-1, 1).acos())
@@ -38,13 +41,13 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Turn:
     degrees: float  # between the path's directions before and after the window
-    elsewhere: Tensor  # the same at every other place of the path, degrees
-    before: Tensor  # direction before, unit length
-    after: Tensor
+    elsewhere: Float[Tensor, " place"]  # the same at every other place of the path, degrees
+    before: Float[Tensor, " dimension"]  # direction before, unit length
+    after: Float[Tensor, " dimension"]
 
 
-def turn(path: Tensor, start: int, end: int) -> Turn:
-    """How sharply a path [snapshot, dimension] turns across a window of snapshots start .. end.
+def turn(path: Float[Tensor, "snapshot dimension"], start: int, end: int) -> Turn:
+    """How sharply a path turns across a window of snapshots start .. end.
 
     Directions are displacements over as many snapshots as half the window (at least two), up to its start and from its
     end. Elsewhere: the same two displacements around every window of the same width that does not overlap this one and

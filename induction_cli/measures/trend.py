@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Num
 from torch import Tensor
 
 
-def log_slope(tokens: Tensor, curve: Tensor) -> Tensor:
+def log_slope(tokens: Num[Tensor, " snapshot"], curve: Float[Tensor, " snapshot *batch"]) -> Float[Tensor, "*batch"]:
     """d curve / d ln(tokens) by least squares: the curve's unit per factor e of training.
 
-    tokens [snapshot], above 0; curve [snapshot, ...] -> [...]. nan with fewer than three snapshots.
+    tokens above 0. nan with fewer than three snapshots.
     """
     if len(tokens) < 3:
         return torch.full(curve.shape[1:], torch.nan, dtype=curve.dtype)
