@@ -18,9 +18,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from induction_cli import pipeline
 from induction_cli.config import ConfigError, DataConfig, EvaluationConfig, ModelConfig, SnapshotConfig, TrainConfig
-from induction_cli.pipeline import TRAINING, Record, Step
+from induction_cli.pipeline import memory, schedule
+from induction_cli.pipeline.memory import Record
+from induction_cli.pipeline.steps import TRAINING, Step, key_of, keys_of
+from induction_cli.runs import process as this_process
 from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
 
@@ -69,7 +71,7 @@ CHAIN = [step("a", 1), step("b", 2, needs=("a",)), step("c", 3), step("d", 4, af
 def go(steps: list[Step], root: Path, workers: int = 2, **more) -> tuple[dict[str, str], str]:
     """({step: status}, what was printed)."""
     said = io.StringIO()
-    found = pipeline.run(steps, root, workers, console=Console(file=said, width=200), **more)
+    found = schedule.run(steps, root, workers, console=Console(file=said, width=200), **more)
     return {record.name: record.status for record in found}, said.getvalue()
 
 
@@ -81,20 +83,20 @@ def remembered(root: Path) -> list[dict]:
 
 
 def test_a_setting_changes_its_key_and_those_that_depend_on_it():
-    keys, changed = pipeline.keys_of(CHAIN), pipeline.keys_of([step("a", 7), *CHAIN[1:]])
+    keys, changed = keys_of(CHAIN), keys_of([step("a", 7), *CHAIN[1:]])
     assert {name for name in keys if keys[name] != changed[name]} == {"a", "b", "d"}
 
 
 def test_where_and_how_it_is_computed_is_not_in_the_key():
     moved = replace(CHAIN[1], config=Work(2, "", run_dir="elsewhere", threads=3))
-    assert pipeline.key_of(moved, ["k"]) == pipeline.key_of(CHAIN[1], ["k"])
-    assert pipeline.key_of(replace(CHAIN[0], inputs="other text"), []) != pipeline.key_of(CHAIN[0], [])
-    assert pipeline.key_of(CHAIN[0], [], "0.0") != pipeline.key_of(CHAIN[0], [])
+    assert key_of(moved, ["k"]) == key_of(CHAIN[1], ["k"])
+    assert key_of(replace(CHAIN[0], inputs="other text"), []) != key_of(CHAIN[0], [])
+    assert key_of(CHAIN[0], [], "0.0") != key_of(CHAIN[0], [])
 
 
 def test_a_model_by_name_is_in_the_key():
     one, two = (replace(CHAIN[0], config=Work(run_dir=name)) for name in ("smollm2", "hf:gpt2"))
-    assert pipeline.key_of(one, []) != pipeline.key_of(two, [])
+    assert key_of(one, []) != key_of(two, [])
 
 
 # ------------------------------------------------------------------------------------------------ doing
@@ -172,6 +174,43 @@ def test_damaged_memory_is_named(tmp_path):
         go(CHAIN, tmp_path)
 
 
+ROOM = """
+import pandas as pd
+from {measure} import measure
+from induction_cli.runs.run_dir import RunDir
+def run(config, out_dir):
+    RunDir(out_dir).write_table("value", pd.DataFrame({{"value": [measure()]}}))
+    return 0.0
+"""
+
+
+def new_process() -> None:
+    """Sources are looked at once by each process."""
+    this_process.sources_hash.cache_clear()
+    this_process.imported_by.cache_clear()
+
+
+def test_a_changed_measure_is_done_again(tmp_path, monkeypatch):
+    """What a step imports is in its key: its own measure, not that of another step."""
+    package = tmp_path / "small"
+    for name in ("one", "two"):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text(ROOM.format(measure=f"small.{name}.numbers"))
+        (package / name / "numbers.py").write_text("def measure():\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(this_process, "PACKAGE", package)
+    steps = [replace(step(name), room=f"small.{name}") for name in ("one", "two")]
+    root = tmp_path / "root"
+    _, said = go(steps, root)
+    assert "2/2 done" in said
+    (package / "one" / "numbers.py").write_text("def measure():\n    return 20\n")
+    new_process()
+    _, said = go(steps, root)
+    assert "done     one" in said and "1 of 2 steps are done already" in said
+    assert [RunDir(root / name).table("value").value.item() for name in ("one", "two")] == [20, 1]
+    new_process()
+
+
 # ------------------------------------------------------------------------------------------------ taking over
 
 
@@ -180,7 +219,7 @@ def test_finished_steps_of_another_folder_are_linked(tmp_path):
     go(CHAIN, one)
     (one / "a" / "train.log").write_text("said")
     (one / "a" / "score").mkdir()  # the room of another step
-    _, said = go(CHAIN, two, elsewhere=pipeline.done_elsewhere([one]))
+    _, said = go(CHAIN, two, elsewhere=memory.done_elsewhere([one]))
     assert calls(two) == Counter() and "reused" in said
     pairs = [root / "a" / "tables" / "value.csv" for root in (one, two)]
     assert pairs[0].stat().st_ino == pairs[1].stat().st_ino
@@ -194,16 +233,16 @@ def test_nothing_is_taken_over_what_is_there(tmp_path):
     one = tmp_path / "one"
     go([step("a", 1)], one)
     RunDir(tmp_path / "mine").write_table("value", pd.DataFrame({"value": [5]}))
-    assert not pipeline.take_over(one / "a", tmp_path / "mine")
+    assert not memory.take_over(one / "a", tmp_path / "mine")
     assert RunDir(tmp_path / "mine").table("value").value.item() == 5
 
 
 def test_the_folder_of_the_same_steps_is_found(tmp_path):
     for name in ("1", "2", "3"):
         go([step("a", int(name) % 2)], tmp_path / name)
-    assert pipeline.folder_of_same([step("a", 1)], tmp_path) == tmp_path / "3"
-    assert pipeline.folder_of_same([step("a", 0)], tmp_path) == tmp_path / "2"
-    assert pipeline.folder_of_same([step("a", 5)], tmp_path) is None
+    assert memory.folder_of_same([step("a", 1)], tmp_path) == tmp_path / "3"
+    assert memory.folder_of_same([step("a", 0)], tmp_path) == tmp_path / "2"
+    assert memory.folder_of_same([step("a", 5)], tmp_path) is None
 
 
 # ------------------------------------------------------------------------------------------------ killed, interrupted
@@ -211,10 +250,10 @@ def test_the_folder_of_the_same_steps_is_found(tmp_path):
 SCRIPT = """
 import pickle, sys
 from pathlib import Path
-from induction_cli import pipeline
+from induction_cli.pipeline import schedule
 if __name__ == "__main__":
     steps = pickle.loads(Path(sys.argv[1]).read_bytes())
-    pipeline.run(steps, Path(sys.argv[2]), 2)
+    schedule.run(steps, Path(sys.argv[2]), 2)
 """
 
 
@@ -284,7 +323,7 @@ def test_an_interruption_ends_all_and_is_remembered(tmp_path, number):
 
 def test_interruption_carries_the_signal(tmp_path, monkeypatch):
     """What launch.py turns into 130 or 143."""
-    monkeypatch.setattr(pipeline, "start", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or FINISHED)
+    monkeypatch.setattr(schedule, "start", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or FINISHED)
     with pytest.raises(Interrupted) as stopped:
         go([step("a")], tmp_path)
     assert stopped.value.signal == signal.SIGTERM
@@ -370,7 +409,7 @@ def test_kill_9_at_random_instants(trainings, undisturbed, tmp_path, seed):
 
 def test_urgency_is_the_longest_chain():
     steps = [step("a", weight=3), step("b", weight=5, needs=("a",)), step("c", weight=7), step("d", after=("b", "c"))]
-    assert pipeline.urgencies(steps) == {"a": 9, "b": 6, "c": 8, "d": 1}
+    assert schedule.urgencies(steps) == {"a": 9, "b": 6, "c": 8, "d": 1}
 
 
 def test_time_left_by_hand():
@@ -378,14 +417,14 @@ def test_time_left_by_hand():
     steps = [step("a", weight=3), step("b", weight=5), step("c", weight=7)]
     records = {name: Record(name, 1, "", name) for name in "abc"}
     records["a"].status, records["a"].seconds = "done", 6.0
-    assert pipeline.seconds_left(steps, records, {"c": 4.0}, {"a"}, 2) == pytest.approx(10.0)
-    assert pipeline.seconds_left(steps, records, {"c": 4.0}, {"a"}, 5) == pytest.approx(10.0)  # b and c by themselves
-    assert pipeline.seconds_left(steps, records, {"c": 4.0}, {"a"}, 1) == pytest.approx(20.0)
+    assert schedule.seconds_left(steps, records, {"c": 4.0}, {"a"}, 2) == pytest.approx(10.0)
+    assert schedule.seconds_left(steps, records, {"c": 4.0}, {"a"}, 5) == pytest.approx(10.0)  # b and c by themselves
+    assert schedule.seconds_left(steps, records, {"c": 4.0}, {"a"}, 1) == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("width", [20, 40, 120])
 def test_a_terminal_of_any_width(tmp_path, width):
     said = io.StringIO()
     console = Console(file=said, width=width, force_terminal=True)
-    pipeline.run([step("a" * 60), step("b", does="fail")], tmp_path, 2, console=console)
+    schedule.run([step("a" * 60), step("b", does="fail")], tmp_path, 2, console=console)
     assert "a" * 60 in said.getvalue() and "the value does not fit" in said.getvalue()

@@ -1,64 +1,86 @@
-"""Who made a result: the hash of the sources changes with them, and with nothing else."""
+"""Who made a result: the hash of a room's sources changes with them, and with nothing else."""
 
-import shutil
 import subprocess
 
 import pytest
 
 from induction_cli.runs import process
 
+FILES = {
+    "__init__.py": "from induction_cli.page import page",
+    "room.py": "import torch\nfrom induction_cli import measures\ndef run():\n    import induction_cli.late.deep.file",
+    "measures/__init__.py": "from induction_cli.measures.losses import loss",
+    "measures/losses.py": "loss = 1",
+    "measures/sentences.json": "[]",
+    "late/__init__.py": "",
+    "late/deep/__init__.py": "from induction_cli import room",
+    "late/deep/file.py": "",
+    "page/__init__.py": "page = 1",
+    "page/page.css": "p {}",
+    "torch.py": "",
+}
+
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path, monkeypatch):
     """A small package in a folder that is no checkout."""
     path = tmp_path / "site-packages" / "induction_cli"
-    for name, text in {
-        "a.py": "x = 1",
-        "measures/b.py": "y = 2",
-        "page/lines.yaml": "1: one",
-        "page/page.css": "p {}",
-    }.items():
+    for name, text in FILES.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text)
+    monkeypatch.setattr(process, "PACKAGE", path)
     return path
 
 
-@pytest.mark.parametrize("changed", ["a.py", "measures/b.py", "page/lines.yaml", "measures/new.py"])
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    process.imported_by.cache_clear()
+
+
+def fresh_hash() -> str:
+    """As a new process finds it."""
+    process.imported_by.cache_clear()
+    return process.sources_hash.__wrapped__("induction_cli.room")
+
+
+def test_sources_are_what_is_imported(package):
+    """Also within functions, and the packages on the way; not the package itself, a door for others."""
+    others = {"__init__.py", "page/__init__.py", "page/page.css", "torch.py"}
+    assert process.sources_of("induction_cli.room") == {package / name for name in FILES.keys() - others}
+
+
+@pytest.mark.parametrize("changed", ["room.py", "measures/losses.py", "measures/sentences.json", "late/__init__.py"])
 def test_a_changed_source_changes_the_hash(package, changed):
-    before = process.hash_of_sources(package)
-    (package / changed).write_text("z = 3")
-    assert process.hash_of_sources(package) != before
+    before = fresh_hash()
+    (package / changed).write_text("[3]")
+    assert fresh_hash() != before
 
 
-@pytest.mark.parametrize(
-    "other", ["page/page.css", "__pycache__/a.cpython-311.pyc", "conf/train.yaml", "experiments/claims.yaml"]
-)
-def test_what_decides_no_number_does_not(package, other):
-    """conf/ and experiments/ lie in the package of a wheel, and beside it in a checkout."""
-    before = process.hash_of_sources(package)
+@pytest.mark.parametrize("other", ["page/__init__.py", "measures/other.py", "conf/train.yaml", "late/file.html"])
+def test_another_file_does_not(package, other):
+    before = fresh_hash()
     (package / other).parent.mkdir(exist_ok=True)
-    (package / other).write_text("new")
-    assert process.hash_of_sources(package) == before
+    (package / other).write_text("[3]")
+    assert fresh_hash() == before
 
 
-def test_a_renamed_source_and_one_elsewhere(package, tmp_path):
-    before = process.hash_of_sources(package)
-    shutil.copytree(package, tmp_path / "copy")
-    assert process.hash_of_sources(tmp_path / "copy") == before
-    (package / "a.py").rename(package / "c.py")
-    assert process.hash_of_sources(package) != before
+def test_the_place_does_not(package, tmp_path, monkeypatch):
+    before = fresh_hash()
+    package.parent.rename(tmp_path / "elsewhere")
+    monkeypatch.setattr(process, "PACKAGE", tmp_path / "elsewhere" / "induction_cli")
+    assert fresh_hash() == before
+
+
+def commit(folder) -> str:
+    git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_the_commit_is_that_of_the_package(package, tmp_path, monkeypatch):
     """Not that of a repository in which its environment happens to lie; and nothing where git is not installed."""
-
-    def commit(folder):
-        git = ["git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run([*git, "init", "-q"], check=True)
-        subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
-        return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-
-    monkeypatch.setattr(process, "PACKAGE", package)
     found = process.git_sha.__wrapped__
     assert found() == ""
     commit(tmp_path)

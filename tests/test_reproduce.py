@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from induction_cli import cli, config, launch, pipeline
+from induction_cli import cli, config, launch
 from induction_cli.config import ConfigError, ReproduceConfig
 from induction_cli.evidence import reproduce
+from induction_cli.pipeline.steps import TRAINING, Step, keys_of, same_settings
 from induction_cli.runs.run_dir import RunDir, RunError
 
 RECIPES = ("smoke", "quick", "laptop", "paper")
@@ -20,7 +21,7 @@ def composed(*overrides: str, recipe: str | None = None) -> ReproduceConfig:
     return launch.compose("reproduce", [[*launch.recipe_overrides("reproduce", recipe), *overrides]])[0]
 
 
-def planned(recipe: str) -> list[pipeline.Step]:
+def planned(recipe: str) -> list[Step]:
     return reproduce.steps(replace(composed(recipe=recipe), device="cpu"), Path("root"), "text")
 
 
@@ -43,7 +44,7 @@ def test_quick_is_the_default():
 
 def test_laptop_goes_on_from_quick():
     """All that quick trains and measures of single models has the same key in laptop."""
-    quick, laptop = (pipeline.keys_of(planned(recipe)) for recipe in ("quick", "laptop"))
+    quick, laptop = (keys_of(planned(recipe)) for recipe in ("quick", "laptop"))
     joint = {"pertoken-pca", "smear", "compare", "report"}
     assert {name: key for name, key in quick.items() if name not in joint}.items() <= laptop.items()
 
@@ -73,7 +74,7 @@ def test_what_is_typed_asks_for_the_same(recipe, tmp_path, monkeypatch):
         schema = launch.schema_of(command)
         overrides = [*launch.run_dir_overrides(schema, places)] if places else []
         asked = launch.compose(command, [[*overrides, *(text for text in rest if "=" in text)]])[0]
-        assert pipeline.same_settings(asked, step.config), step.command
+        assert same_settings(asked, step.config), step.command
 
 
 def test_a_missing_extra_is_said(monkeypatch):
@@ -114,9 +115,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INDUCTION_CACHE", str(tmp_path / "cache"))
     whole = reproduce.steps
-    monkeypatch.setattr(
-        reproduce, "steps", lambda *a: [step for step in whole(*a) if step.room == pipeline.TRAINING][:1]
-    )
+    monkeypatch.setattr(reproduce, "steps", lambda *a: [step for step in whole(*a) if step.room == TRAINING][:1])
     return composed("tokens=10_000", "snapshots.linear=2", "device=cpu", recipe="smoke")
 
 
@@ -179,3 +178,13 @@ def test_the_command_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "room_of", lambda command: Room)
     assert cli.run(["reproduce", "-e", "smoke"]) == 0
     assert seen[0][1].resolve() == begun and isinstance(seen[0][0], config.ReproduceConfig)
+
+
+def test_runs_that_other_code_trained_are_not_taken_over(small, tmp_path, capsys):
+    reproduce.run(small, tmp_path / "one" / "1")
+    run = RunDir(tmp_path / "one/1/train/layers_1_seed_0")
+    run.write_meta(sources_sha256="of another day")
+    capsys.readouterr()
+    reproduce.run(replace(small, reuse=[str(run.path)], fresh=True), tmp_path / "two" / "1")
+    out = capsys.readouterr().out
+    assert "not reused: other code trained" in out and "done     train layers_1_seed_0" in out

@@ -27,18 +27,10 @@ from induction_cli.config import (
 from induction_cli.data import open_corpus
 from induction_cli.device import choose_device
 from induction_cli.evidence.smear import arm, flat
-from induction_cli.pipeline import (
-    PLACES,
-    TRAINING,
-    Record,
-    Step,
-    done_elsewhere,
-    folder_of_same,
-    key_of,
-    pipelines_in,
-    read_records,
-)
-from induction_cli.pipeline import run as run_steps
+from induction_cli.pipeline import schedule
+from induction_cli.pipeline.memory import Record, done_elsewhere, folder_of_same, pipelines_in, read_records
+from induction_cli.pipeline.steps import PLACES, TRAINING, Step, key_of
+from induction_cli.runs.process import sources_hash
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.terminal import say
 
@@ -270,15 +262,21 @@ def n_workers(config: ReproduceConfig) -> int:
     return max(1, cores // threads(config)) if on_cpu(config) else 1
 
 
-def finished_runs(folders: Sequence[str]) -> dict[str, Path]:
-    """The finished training runs of other folders, by the key of the step that would train them."""
+def finished_runs(folders: Sequence[str], console: Console) -> dict[str, Path]:
+    """The finished training runs of other folders, by the key of the step that would train them; those that other code
+    trained are named, as no step has their key."""
     found = {}
     for folder in folders:
         for run in RunDir.find(folder):
             meta = run.meta()
-            if meta.get("status") == "done":
-                step = Step("", 1, TRAINING, run.config(), "", inputs=meta["data"]["sha256"])
-                found[key_of(step, [], meta["versions"]["induction"])] = run.path
+            if meta.get("status") != "done":
+                continue
+            version = str(meta.get("versions", {}).get("induction"))
+            made_by = meta.get("sources_sha256", version)  # version 0.1.0 noted no hash
+            if made_by != sources_hash(TRAINING):
+                say(f"not reused: other code trained '{relative(run.path)}' (version {version})", console)
+            step = Step("", 1, TRAINING, run.config(), "", inputs=meta["data"]["sha256"])
+            found[key_of(step, [], made_by)] = run.path
     return found
 
 
@@ -297,7 +295,7 @@ def run(config: ReproduceConfig, out_dir: Path) -> float:
     """
     config.check()
     console = Console()
-    elsewhere = finished_runs(config.reuse)
+    elsewhere = finished_runs(config.reuse, console)
     if not config.fresh:
         siblings = [folder for folder in pipelines_in(out_dir.parent) if folder.resolve() != out_dir.resolve()]
         elsewhere |= done_elsewhere(siblings)
@@ -309,7 +307,7 @@ def run(config: ReproduceConfig, out_dir: Path) -> float:
     room = RunDir(out_dir)
     if not room.config_file.exists():
         room.write_config(config)
-    records = run_steps(plan, out_dir, n_workers(config), elsewhere, console)
+    records = schedule.run(plan, out_dir, n_workers(config), elsewhere, console)
     return conclude(records, out_dir, console)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from induction_cli.config import ConfigError, TrainConfig
-from induction_cli.pipeline import steps_file
+from induction_cli.pipeline.memory import steps_file
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.verdicts.tables import folders_in
 

@@ -119,8 +119,9 @@ def write_beginning(run: RunDir, config: TrainConfig, corpus: Corpus, device: to
     """What is known before the first step: settings, who trains, the tokenizer and how often its tokens occur."""
     if not run.config_file.exists():
         run.write_config(config)
-    made_by = provenance(str(device)) | {"dtype": config.dtype, "seed": config.seed, "data": corpus.manifest}
-    run.write_meta(command="train", status="running", error=None, **made_by)
+    made_by = provenance("induction_cli.training", str(device))
+    made_of = {"dtype": config.dtype, "seed": config.seed, "data": corpus.manifest}
+    run.write_meta(command="train", status="running", error=None, **made_by, **made_of)
     run.write_tokenizer(corpus.tokenizer_json)
     counts = corpus.token_counts()
     run.write_table("token_counts", pd.DataFrame({"token": range(len(counts)), "count": counts}))
