@@ -68,7 +68,7 @@ def test_changes_are_those_of_the_plain_path(run, config):
     trained = run.config()
     evaluation = replace(trained.evaluation, n_examples=16, seed=0)
     held_out = open_held_out(open_corpus(trained.data, 61), 64, evaluation)
-    losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), held_out.windows)
+    losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), ablation.Question(held_out.windows))
 
     def score(values: torch.Tensor) -> torch.Tensor:
         return (values[..., 57:62].mean(-1) - values[..., 5:10].mean(-1)).mean(-1)

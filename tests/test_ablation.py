@@ -4,6 +4,7 @@ from conftest import BATCH, D_HEAD, D_VOCAB, N_HEADS, N_POS
 
 from induction_cli.measures.losses import per_token_loss
 from induction_cli.models import ablation
+from induction_cli.models.ablation import Question
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 CHOSEN = {"every": None, "chosen": torch.tensor([[2, 6, 0], [5, 1, 5]])}  # columns, in any order, repeats allowed
@@ -30,16 +31,16 @@ def assert_same(a: ablation.Losses, b: ablation.Losses) -> None:
 @pytest.mark.parametrize("kind", ablation.KINDS)
 def test_fast_agrees_with_plain(model, windows, mean_z, kind, chosen):
     ablations = [*ablation.single_heads(2, N_HEADS), ACROSS, [(0, 0), (0, 2)], [(1, 1)] * 2, []]
-    arguments = (model, windows, ablations, kind, CHOSEN[chosen], mean_z)
-    plain, fast = ablation.plain(*arguments), ablation.fast(*arguments)
+    question = Question(windows, ablations, kind, CHOSEN[chosen], mean_z)
+    plain, fast = ablation.plain(model, question), ablation.fast(model, question)
     assert plain.ablated.shape == (len(ablations), BATCH, N_POS if chosen == "every" else 3)
     assert_same(plain, fast)
 
 
 @pytest.mark.parametrize("kind", ["pattern_preserving", "full"])
 def test_default_is_every_head_alone_and_kinds_differ_downstream_only(model, windows, kind):
-    fast = ablation.fast(model, windows, kind=kind)
-    other = ablation.fast(model, windows, kind="pattern_preserving")
+    fast = ablation.fast(model, Question(windows, kind=kind))
+    other = ablation.fast(model, Question(windows, kind="pattern_preserving"))
     assert len(fast.ablated) == 2 * N_HEADS
     assert torch.allclose(fast.ablated[N_HEADS:], other.ablated[N_HEADS:], **CLOSE)
     assert kind == "pattern_preserving" or not torch.allclose(fast.ablated[0], other.ablated[0], **CLOSE)
@@ -48,9 +49,9 @@ def test_default_is_every_head_alone_and_kinds_differ_downstream_only(model, win
 @pytest.mark.parametrize("run", [ablation.plain, ablation.fast])
 @pytest.mark.parametrize("kind", ablation.KINDS)
 def test_removing_nothing_changes_nothing(model, windows, mean_z, run, kind):
-    losses = run(model, windows, [[]], kind, CHOSEN["chosen"], mean_z)
+    losses = run(model, Question(windows, [[]], kind, CHOSEN["chosen"], mean_z))
     assert torch.allclose(losses.ablated[0], losses.clean, **CLOSE)
-    assert run(model, windows, [], kind, None, mean_z).ablated.shape == (0, BATCH, N_POS)
+    assert run(model, Question(windows, [], kind, None, mean_z)).ablated.shape == (0, BATCH, N_POS)
 
 
 @pytest.mark.parametrize("run", [ablation.plain, ablation.fast])
@@ -61,21 +62,21 @@ def test_last_layer_head_is_subtracted_from_the_residual(model, windows, run):
     written = kept.z[1][:, :, 2] @ block.attention.W_O[2 * D_HEAD : 3 * D_HEAD]
     without = block.after_attention(kept.residual[1] + block.attention.result(kept.z[1]) - written)
     expected = per_token_loss(model.ln_final(without), model.W_U, windows[:, 1:])
-    assert torch.allclose(run(model, windows, [[(1, 2)]]).ablated[0], expected, **CLOSE)
+    assert torch.allclose(run(model, Question(windows, [[(1, 2)]])).ablated[0], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("chosen", CHOSEN)
 @pytest.mark.parametrize("kind", ablation.KINDS)
 def test_memory_limit_changes_nothing_but_memory(model, windows, mean_z, kind, chosen):
-    arguments = (model, windows, None, kind, CHOSEN[chosen], mean_z)
+    question = Question(windows, None, kind, CHOSEN[chosen], mean_z)
     assert ablation.batch_sizes(model, N_POS, 1, N_HEADS, memory=1) == (1, 1)
-    assert_same(ablation.fast(*arguments, memory=1), ablation.fast(*arguments, memory=1 << 30))
+    assert_same(ablation.fast(model, question, memory=1), ablation.fast(model, question, memory=1 << 30))
 
 
 def test_pattern_in_several_blocks(model, windows, monkeypatch):
-    expected = ablation.fast(model, windows)
+    expected = ablation.fast(model, Question(windows))
     monkeypatch.setattr(ablation, "BLOCK", 3)
-    assert_same(ablation.fast(model, windows), expected)
+    assert_same(ablation.fast(model, Question(windows)), expected)
 
 
 def test_losses_in_several_blocks_of_rows_and_vocabulary(monkeypatch):
@@ -92,22 +93,22 @@ def test_losses_in_several_blocks_of_rows_and_vocabulary(monkeypatch):
 @pytest.mark.parametrize("pair", [(2, 0), (0, N_HEADS), (-1, 0)])
 def test_head_that_does_not_exist(model, windows, run, pair):
     with pytest.raises(ValueError, match=f"no head {pair[1]} in layer {pair[0]}; .* layers 0 to 1, heads 0 to 2"):
-        run(model, windows, [[(0, 0)], [pair]])
+        run(model, Question(windows, [[(0, 0)], [pair]]))
 
 
 @pytest.mark.parametrize("run", [ablation.plain, ablation.fast])
 def test_bad_kind_and_missing_means(model, windows, run):
     with pytest.raises(ValueError, match="kind is 'zero'; there are pattern_preserving, full, mean"):
-        run(model, windows, kind="zero")
+        run(model, Question(windows, kind="zero"))
     with pytest.raises(ValueError, match=r"mean_z of shape \(2, 3, 4\), not None"):
-        run(model, windows, kind="mean")
+        run(model, Question(windows, kind="mean"))
     with pytest.raises(ValueError, match=r"mean_z of shape \(2, 3, 4\), not \(3, 4\)"):
-        run(model, windows, kind="mean", mean_z=torch.zeros(3, 4))
+        run(model, Question(windows, kind="mean", mean_z=torch.zeros(3, 4)))
 
 
 def test_mean_ablation_with_the_heads_own_z_changes_nothing(model, windows):
     """At the first position of one example z is a constant, so filling with it is no change there."""
     _, kept = model(windows[:1, :-1], record=("z",))
     own = torch.stack([z[0, 0] for z in kept.z])
-    losses = ablation.fast(model, windows[:1], kind="mean", positions=torch.tensor([[0]]), mean_z=own)
+    losses = ablation.fast(model, Question(windows[:1], None, "mean", torch.tensor([[0]]), own))
     assert torch.allclose(losses.ablated, losses.clean.expand_as(losses.ablated), **CLOSE)

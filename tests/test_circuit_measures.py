@@ -16,7 +16,6 @@ from induction_cli.measures.circuits import (
     qk_trace,
 )
 from induction_cli.measures.components import copying
-from induction_cli.models.heads import head_weights
 
 D_VOCAB, D_MODEL, D_HEAD, HEADS, EARLIER = 11, 7, 3, 2, 5
 V, D = 60, 281  # vocabulary and width of the hand-built model
@@ -237,6 +236,6 @@ def test_inputs_untouched(sample):
     assert all(torch.equal(value, before[name]) for name, value in (w | {"share": share}).items())
     model = induction_model()
     state = {name: weight.clone() for name, weight in model.state_dict().items()}
-    head_weights(model)
+    model.head_weights(0), model.head_weights(1), model.embedding(), model.unembedding()
     weight_scores(model, torch.ones(2, 2))
     assert all(torch.equal(weight, state[name]) for name, weight in model.state_dict().items())

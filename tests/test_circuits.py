@@ -21,8 +21,8 @@ from induction_cli.mechanism import ideal_head
 from induction_cli.mechanism.examples import Examples, ratio_interval
 from induction_cli.mechanism.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when
 from induction_cli.mechanism.term_importance import frozen_run, path_losses, path_tables
-from induction_cli.models.heads import head_weights
-from induction_cli.models.transformer import Patch, Transformer
+from induction_cli.models.protocol import Patch
+from induction_cli.models.transformer import Transformer
 from induction_cli.plots import circuits as plots
 from induction_cli.runs.run_dir import RunDir
 
@@ -79,8 +79,8 @@ def test_the_hand_built_heads_are_recognised(heads):
 
 def test_ov_eigenvalues_of_the_hand_built_head(built):
     """W_E W_V W_O W_U = 10 (I - J / d_model)^2 by centring: 10 in every direction but the common one."""
-    w, d_model = head_weights(built), built.config.d_model
-    values = ov_eigenvalues(w.W_E, w.W_V[1], w.W_O[1], w.W_U)[0]
+    w, d_model = built.head_weights(1), built.d_model
+    values = ov_eigenvalues(built.embedding(), w.W_V, w.W_O, built.unembedding())[0]
     expected = [10.0] * (VOCABULARY - 1) + [10 * (1 - VOCABULARY / d_model) ** 2]
     expected = torch.tensor(sorted(expected + [0.0] * (built.config.d_head - VOCABULARY)))
     assert torch.allclose(values.real.sort().values, expected, atol=1e-4)
@@ -92,8 +92,8 @@ def test_ov_eigenvalues_of_the_hand_built_head(built):
 
 def test_qk_term_of_the_hand_built_heads(built):
     """W_E W_Q W_K^T (W_V W_O)^T W_E^T = BETA (I - J / d_model)^3, through the previous-token head alone."""
-    w, share = head_weights(built), 1 - VOCABULARY / built.config.d_model
-    values = paths.qk_term_eigenvalues(w.W_E, w.W_Q[1], w.W_K[1], w.W_V[0], w.W_O[0])
+    first, second, share = built.head_weights(0), built.head_weights(1), 1 - VOCABULARY / built.d_model
+    values = paths.qk_term_eigenvalues(built.embedding(), second.W_Q, second.W_K, first.W_V, first.W_O)
     assert values.shape == (2, 2, built.config.d_head)
     assert values[0, 0].real.sum().item() == pytest.approx(BETA * (VOCABULARY - 1 + share**3), rel=1e-4)
     assert values[0, 1].abs().max() == values[1].abs().max() == 0
@@ -101,11 +101,12 @@ def test_qk_term_of_the_hand_built_heads(built):
 
 def test_qk_terms_add_up_to_the_trace():
     model = shaken()
-    w, weights = head_weights(model), torch.rand(2, N_HEADS, generator=torch.Generator().manual_seed(2))
+    first, second, W_E = model.head_weights(0), model.head_weights(1), model.embedding()
+    weights = torch.rand(2, N_HEADS, generator=torch.Generator().manual_seed(2))
     table = circuits.qk_rows(model, weights, AT)
-    trace = qk_trace(w.W_E, w.W_Q[1], w.W_K[1], w.W_V[0], w.W_O[0], weights[0])
+    trace = qk_trace(W_E, second.W_Q, second.W_K, first.W_V, first.W_O, weights[0])
     assert torch.allclose(torch.tensor(table.groupby("head").weighted.sum().to_numpy()).float(), trace, rtol=1e-3)
-    product = w.W_E @ w.W_Q[1, 2] @ w.W_K[1, 2].T @ (w.W_V[0, 1] @ w.W_O[0, 1]).T @ w.W_E.T
+    product = W_E @ second.W_Q[2] @ second.W_K[2].T @ (first.W_V[1] @ first.W_O[1]).T @ W_E.T
     row = table[(table["head"] == 2) & (table.from_head == 1)].iloc[0]
     assert row.trace == pytest.approx(product.trace().item(), rel=1e-3)
 

@@ -15,7 +15,7 @@ from hand_built import induction_model
 
 from induction_cli.config import ConfigError, GeneralizeConfig, TrainConfig
 from induction_cli.data import train_tokenizer
-from induction_cli.evaluation.sources import Encoded, Model
+from induction_cli.evaluation.sources import Encoded
 from induction_cli.evidence.generalize import behaviour_rows, induction_heads, other_heads
 from induction_cli.evidence.generalize import run as generalize
 from induction_cli.generality.few_shot import effect, pattern_answers, random_sets, removal, repeat_gain
@@ -61,7 +61,6 @@ from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
 from induction_cli.measures.components import copying
 from induction_cli.measures.controls import against_layer, corrected_99
-from induction_cli.models.heads import head_weights
 from induction_cli.models.transformer import Transformer
 from induction_cli.page.viewer import Example, attention_page, packed
 from induction_cli.runs.run_dir import RunDir
@@ -118,7 +117,7 @@ def test_repeat_pairs_are_prefix_matching():
 
 
 def test_a_perfect_induction_head_scores_one_in_a_model():
-    model = Model(induction_model())
+    model = induction_model()
     counts = torch.arange(60).flip(0) + 1
     source = SimpleNamespace(counts=counts, start_token=0)
     from induction_cli.evaluation.sources import Source
@@ -144,22 +143,22 @@ def test_copying_reads_only_the_columns_it_needs():
         block.attention.W_O.data.normal_(generator=torch.Generator().manual_seed(1))
     source = SimpleNamespace(counts=torch.arange(60) + 1)
     config = GeneralizeConfig(n_sequences=3)
-    found = copying_behaviour(source, Model(model), config)
+    found = copying_behaviour(source, model, config)
     from induction_cli.evaluation.scores import random_tokens
 
-    tokens, weights = random_tokens(source.counts, 3, seed=config.seed), head_weights(model)
+    tokens, weights = random_tokens(source.counts, 3, seed=config.seed), model.head_weights(1)
     with torch.no_grad():
         _, kept = model(tokens, record=("pattern", "z"))
         for asked, value in ((tokens, found.value), (tokens.roll(1, 0), found.control)):
-            expected = copying(kept.pattern[1], kept.z[1], weights.W_O[1], weights.W_U, asked)
+            expected = copying(kept.pattern[1], kept.z[1], weights.W_O, model.unembedding(), asked)
             torch.testing.assert_close(value[:, 1], expected, atol=1e-4, rtol=0)
 
 
 def test_eigenvalues_are_those_of_the_whole_circuit():
     model = Transformer(small_config(d_vocab=60), seed=3)
-    w = head_weights(model)
-    expected = copying_eigenvalue_statistic(ov_eigenvalues(w.W_E, w.W_V[1], w.W_O[1], w.W_U))
-    torch.testing.assert_close(eigenvalue_behaviour(Model(model)).value[0, 1], expected, atol=1e-4, rtol=0)
+    w = model.head_weights(1)
+    expected = copying_eigenvalue_statistic(ov_eigenvalues(model.embedding(), w.W_V, w.W_O, model.unembedding()))
+    torch.testing.assert_close(eigenvalue_behaviour(model).value[0, 1], expected, atol=1e-4, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------ pattern matching

@@ -13,6 +13,7 @@ import transformers
 
 from induction_cli.config import ConfigError
 from induction_cli.models import pretrained as room
+from induction_cli.models.heads import FAMILIES, attention_input, family_of, unembedding
 from induction_cli.models.pretrained import (
     Pretrained,
     expand_series,
@@ -22,15 +23,7 @@ from induction_cli.models.pretrained import (
     same_weights,
     smollm2_path,
 )
-from induction_cli.models.pretrained_heads import (
-    FAMILIES,
-    attention_input,
-    embedding,
-    family_of,
-    head_weights,
-    unembedding,
-)
-from induction_cli.models.transformer import Patch
+from induction_cli.models.protocol import Patch
 
 BATCH, POS, LAYERS, D_VOCAB = 2, 7, 3, 53
 GROUPED = dict(
@@ -281,7 +274,7 @@ def test_head_weights_rebuild_the_layer(family, tokens, fold_norm, monkeypatch):
     for hook in hooks:
         hook.remove()
     for layer, (pattern, z) in enumerate(zip(kept.pattern, kept.z, strict=True)):
-        w = head_weights(model, layer, fold_norm)
+        w = model.head_weights(layer, fold_norm)
         x = attention_input(model, layer, kept.residual[layer], fold_norm)
         values = torch.einsum("bpm,hmd->bhpd", x, w.W_V) + w.b_V[:, None]
         close((pattern @ values).transpose(1, 2), z)
@@ -307,7 +300,7 @@ def test_head_weights_rebuild_the_layer(family, tokens, fold_norm, monkeypatch):
 def test_rotary_free_scores_give_the_pattern(folders, tokens):
     model = open_pretrained(str(folders("gpt2")))
     kept = model(tokens, record=["residual", "pattern"])[1]
-    w, x = head_weights(model, 2), attention_input(model, 2, kept.residual[2])
+    w, x = model.head_weights(2), attention_input(model, 2, kept.residual[2])
     q, k = (torch.einsum("bpm,hmd->bhpd", x, W) + b[:, None] for W, b in ((w.W_Q, w.b_Q), (w.W_K, w.b_K)))
     scores = (w.scale * q @ k.mT).masked_fill(torch.ones(POS, POS).triu(1).bool(), -torch.inf)
     close(scores.softmax(-1), kept.pattern[2])
@@ -316,29 +309,29 @@ def test_rotary_free_scores_give_the_pattern(folders, tokens):
 def test_folded_weights_read_raw_directions(folders):
     """Centring is in the weights: a constant added to a LayerNorm model's residual stream is not seen."""
     model = open_pretrained(str(folders("gpt2")))
-    w = head_weights(model, 0)
+    w = model.head_weights(0)
     for W in (w.W_Q, w.W_K, w.W_V):
         assert W.sum(1).abs().max() < 1e-4
-    assert unembedding(model).sum(0).abs().max() < 1e-4
+    assert model.unembedding().sum(0).abs().max() < 1e-4
 
 
 def test_embedding_and_unembedding(family, tokens):
     model = family
     logits, kept = model(tokens, record=["residual", "pattern"])
     if model.model.config.model_type != "gpt2":  # which adds its positions
-        assert torch.equal(embedding(model)[tokens], kept.residual[0])
+        assert torch.equal(model.embedding()[tokens], kept.residual[0])
     norm = model.model.get_submodule(family_of(model).final_norm)
     close(norm(kept.residual[-1]) @ unembedding(model, fold_norm=False), logits)
     shift, factor = (getattr(norm, name, None) for name in ("bias", "weight"))
     x = norm(kept.residual[-1]) - (0 if shift is None else shift)
-    close(x / (1 if factor is None else factor) @ unembedding(model), x @ unembedding(model, fold_norm=False))
+    close(x / (1 if factor is None else factor) @ model.unembedding(), x @ unembedding(model, fold_norm=False))
 
 
 def test_head_weights_refuse_unknown_families(folders, tmp_path):
     with pytest.raises(ConfigError, match="not for gemma2"):
-        head_weights(open_pretrained(str(folders("gemma2"))), 0)
+        open_pretrained(str(folders("gemma2"))).head_weights(0)
     with pytest.raises(ConfigError, match="clip_qkv"):
-        head_weights(open_pretrained(str(build("olmo", tmp_path, clip_qkv=1.0))), 0)
+        open_pretrained(str(build("olmo", tmp_path, clip_qkv=1.0))).head_weights(0)
 
 
 def test_weights_hash(folders, tmp_path, llama):
@@ -351,9 +344,9 @@ def test_weights_hash(folders, tmp_path, llama):
 
 
 def test_batch_that_fits(llama):
-    assert llama.batch_that_fits(7, 1) == 1
-    assert llama.batch_that_fits(7, 1e9) > llama.batch_that_fits(31, 1e9) > 1  # beside what the libraries take
-    assert llama.batch_that_fits(31, 1e9) > llama.batch_that_fits(31, 1e9, every_pattern=True)
+    assert llama.batch_that_fits(7, 1e-9) == 1
+    assert llama.batch_that_fits(7, 1) > llama.batch_that_fits(31, 1) > 1  # beside what the libraries take
+    assert llama.batch_that_fits(31, 1) > llama.batch_that_fits(31, 1, every_pattern=True)
 
 
 # ------------------------------------------------------------------------------------------------ sources
@@ -577,7 +570,7 @@ def test_smollm2_has_induction_heads(smollm2):
 def test_smollm2_head_weights(smollm2):
     tokens = smollm2.encode("The mechanism is in the weights, twice: in the weights.")[None]
     kept = smollm2(tokens, record=["pattern", "z", "residual"])[1]
-    w, x = head_weights(smollm2, 18), attention_input(smollm2, 18, kept.residual[18])
+    w, x = smollm2.head_weights(18), attention_input(smollm2, 18, kept.residual[18])
     close((kept.pattern[18] @ torch.einsum("bpm,hmd->bhpd", x, w.W_V)).transpose(1, 2), kept.z[18])
 
 

@@ -32,8 +32,9 @@ from induction_cli.evaluation.sources import (
 from induction_cli.evidence import ablate, circuits, score
 from induction_cli.measures import attention, paths
 from induction_cli.mechanism.ideal_head import IDEAL, Ideal, losses_when
-from induction_cli.models.any_model import Model
-from induction_cli.models.transformer import Patch, Transformer
+from induction_cli.models.pretrained import Pretrained
+from induction_cli.models.protocol import Patch
+from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir, RunError
 
 TEXT = "The quick brown fox jumps over the lazy dog. Größe, naïve, café: 0 1 2 3\n" * 5
@@ -123,8 +124,8 @@ def test_model_records_patches_and_shows_weights(run):
     _, kept = model(tokens, record={"pattern": lambda pattern: pattern.sum(-1)})
     torch.testing.assert_close(kept.pattern[1], torch.ones(1, N_HEADS, 51))
     assert not torch.equal(model(tokens), model(tokens, patch=Patch(head_scale=torch.zeros(2, N_HEADS))))
-    assert model.W_V(1).shape == (N_HEADS, 13, 4) and model.W_O(0).shape == (N_HEADS, 4, 13)
-    assert model.W_E.shape == (280, 13) and model.W_U.shape == (13, 280)
+    assert model.head_weights(1).W_V.shape == (N_HEADS, 13, 4) and model.head_weights(0).W_O.shape == (N_HEADS, 4, 13)
+    assert model.embedding().shape == (280, 13) and model.unembedding().shape == (13, 280)
     assert not torch.equal(model.untrained()(tokens), model(tokens))
 
 
@@ -182,7 +183,6 @@ def test_a_series_reports_identical_neighbours(monkeypatch, caplog, text):
         )  # fmt: skip
 
     monkeypatch.setattr(sources, "open_pretrained", fake)
-    monkeypatch.setattr(sources, "Pretrained", Fake)
     source = open_source("hf:a/b@step{2,0,1}")
     assert [found.step for found in source.snapshots] == [0, 1, 2]  # in order of training
     with caplog.at_level(logging.WARNING):
@@ -203,10 +203,10 @@ def test_a_pretrained_folder(tmp_path, text):
     ).save_pretrained(tmp_path)
     source = open_source(str(tmp_path))
     model = source.load(source.snapshots[0])
-    assert isinstance(model, Model) and (model.n_layers, model.n_heads, model.d_head) == (2, 3, 4)
+    assert isinstance(model, Pretrained) and (model.n_layers, model.n_heads, model.d_head) == (2, 3, 4)
     assert source.start_token == 0 and source.counts[0] == 0 and len(source.snapshots) == 1
     assert source.windows(2, 7, 0).shape == (2, 7) and source.text.decode(source.text.encode("a fox").ids) == "a fox"
-    assert model.W_V(1).shape == (3, 12, 4) and model(source.repeats(1, repeats=2)).shape == (1, 51, 280)
+    assert model.head_weights(1).W_V.shape == (3, 12, 4) and model(source.repeats(1, repeats=2)).shape == (1, 51, 280)
     assert model.untrained().n_layers == 2
     assert replace(source, name="other").name == "other"
 
@@ -297,7 +297,7 @@ def test_copying_of_a_pretrained_head_by_definition(text, tmp_path):
     model, tokens = source.load(source.snapshots[0]), random_tokens(source.counts, 2, seed=1)
     found = copying_scores(model, tokens)
     _, kept = model(tokens, record=("pattern", "z"))
-    logits = (kept.z[1][0, :, 2] @ model.W_O(1)[2]) @ model.W_U
+    logits = (kept.z[1][0, :, 2] @ model.head_weights(1).W_O[2]) @ model.unembedding()
     raised = (logits - logits.mean(-1, keepdim=True)).relu()[:, tokens[0]]
     own = (kept.pattern[1][0, 2] * raised).sum(-1)
     assert found[0, 1, 2].item() == pytest.approx((4 * own / (own + raised.sum(-1)) - 1).mean().item(), abs=1e-5)
@@ -323,7 +323,7 @@ def test_ablation_of_a_pretrained_folder(text, tmp_path, kind):
         return (losses[:, 50:59].mean(1) - losses[:, 0:9].mean(1)).mean().item()
 
     before = value()
-    weight = model.inner.blocks()[1].self_attn.o_proj.weight
+    weight = model.blocks()[1].self_attn.o_proj.weight
     weight.data[:, 3 * 6 :] = 0
     assert found.in_context_learning_change[1, 3] == pytest.approx(value() - before, abs=1e-5)
 

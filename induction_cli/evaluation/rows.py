@@ -13,8 +13,7 @@ from induction_cli.measures import circuits, phase_change
 from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
-from induction_cli.models.any_model import Model, as_model
-from induction_cli.models.transformer import Transformer
+from induction_cli.models.protocol import Model
 
 
 def learning_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = CHAIN) -> pd.DataFrame:
@@ -100,19 +99,18 @@ def head_types(heads: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def composition_rows(model: Model | Transformer, at: dict) -> pd.DataFrame:
+def composition_rows(model: Model, at: dict) -> pd.DataFrame:
     """Rows of composition.csv: every pair of heads in different layers; `above_baseline` is less random matrices.
 
     Empty for a head that writes or reads nothing. No rows for a kind that weights do not show (Model.no_qk).
     """
-    model = as_model(model)
     baseline = circuits.composition_baseline(model.d_model, model.d_head)
     shown = () if model.no_weights else ("V",) if model.no_qk else ("Q", "K", "V")
     rows = []
     for later in range(1, model.n_layers) if shown else ():
-        w = model.heads(later)
+        w = model.head_weights(later)
         for earlier in range(later):
-            before = model.heads(earlier)
+            before = model.head_weights(earlier)
             kinds = circuits.composition(w.W_Q, w.W_K, w.W_V, w.W_O, before.W_V, before.W_O)
             rows += [
                 {**at, "kind": kind, "from_layer": earlier, "from_head": b, "layer": later, "head": a}

@@ -17,7 +17,7 @@ from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
 from induction_cli.measures.components import copying
 from induction_cli.models import ablation
-from induction_cli.models.any_model import Model, as_model
+from induction_cli.models.protocol import Model
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
 
@@ -69,9 +69,9 @@ def open_held_out(corpus: Corpus, n_ctx: int, config: EvaluationConfig) -> HeldO
 
 
 @torch.no_grad()
-def held_out_losses(model: Model | Transformer, windows: Tensor, batch_size: int = 16) -> Tensor:
+def held_out_losses(model: Model, windows: Tensor, batch_size: int = 16) -> Tensor:
     """Per-token loss [example, n_ctx] in nats, on the CPU; column i - 1 is index i."""
-    model, losses = as_model(model), torch.empty(len(windows), windows.shape[1] - 1)
+    losses = torch.empty(len(windows), windows.shape[1] - 1)
     for i in range(0, len(windows), batch_size):
         losses[i : i + batch_size] = model.losses(windows[i : i + batch_size]).cpu()
     return losses
@@ -79,10 +79,10 @@ def held_out_losses(model: Model | Transformer, windows: Tensor, batch_size: int
 
 @torch.no_grad()
 def pattern_scores(
-    model: Model | Transformer, tokens: Tensor, measures: Mapping[str, Callable[[Tensor], Tensor]]
+    model: Model, tokens: Tensor, measures: Mapping[str, Callable[[Tensor], Tensor]]
 ) -> dict[str, Tensor]:
     """Each measure on each head's pattern, {name: [sequence, layer, head]}; patterns are reduced layer by layer."""
-    model, names = as_model(model), list(measures)
+    names = list(measures)
     at_once = max(1, PATTERN // (model.n_heads * tokens.shape[1] ** 2))
 
     def reduce(pattern: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def pattern_scores(
     return {name: scores[i] for i, name in enumerate(names)}
 
 
-def head_scores(model: Model | Transformer, held_out: HeldOut, n_examples: int) -> dict[str, Tensor]:
+def head_scores(model: Model, held_out: HeldOut, n_examples: int) -> dict[str, Tensor]:
     """The two scores watched during training, {measure: [sequence, layer, head]}."""
     return {
         **pattern_scores(model, held_out.repeated, {"prefix_matching": attention.prefix_matching}),
@@ -113,7 +113,7 @@ def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = 
         raise RunError(
             f"{snapshot.path} does not fit {run.config_file}: {str(error).splitlines()[-1].strip()}"
         ) from error
-    return model.to(device).eval()
+    return model.to(device).eval().requires_grad_(False)
 
 
 def empty_scores(model: Model) -> Tensor:
@@ -122,53 +122,50 @@ def empty_scores(model: Model) -> Tensor:
 
 
 @torch.no_grad()
-def copying_scores(model: Model | Transformer, tokens: Tensor) -> Tensor:
+def copying_scores(model: Model, tokens: Tensor) -> Tensor:
     """The paper's copying score of every head on random tokens [sequence, 25], [sequence, layer, head].
 
     nan where the heads' weights are not known.
     """
-    model = as_model(model)
     if model.no_weights:
         return empty_scores(model)[None]
-    kept, at, W_U = model.activations(tokens, ("pattern", "z")), tokens.to(model.device), model.W_U
-    layers = enumerate(zip(kept.pattern, kept.z, strict=True))
-    return torch.stack([copying(pattern, z, model.heads(i).W_O, W_U, at) for i, (pattern, z) in layers], 1).cpu()
+    kept, at, W_U = model.activations(tokens, ("pattern", "z")), tokens.to(model.device), model.unembedding()
+    W_O = [model.head_weights(layer).W_O for layer in range(model.n_layers)]
+    layers = zip(kept.pattern, kept.z, W_O, strict=True)
+    return torch.stack([copying(pattern, z, each, W_U, at) for pattern, z, each in layers], 1).cpu()
 
 
 @torch.no_grad()
-def layer_eigenvalues(model: Model | Transformer) -> Tensor:
+def layer_eigenvalues(model: Model) -> Tensor:
     """`measures.circuits.ov_eigenvalues` of every head, [layer, head, d_head]; W_U W_E is made once for all layers."""
-    model = as_model(model)
-    through, one = model.W_U @ model.W_E, torch.eye(model.d_model, device=model.device)
-    weights = (model.heads(layer) for layer in range(model.n_layers))
+    through, one = model.unembedding() @ model.embedding(), torch.eye(model.d_model, device=model.device)
+    weights = (model.head_weights(layer) for layer in range(model.n_layers))
     return torch.stack([ov_eigenvalues(through, w.W_V, w.W_O, one) for w in weights]).cpu()
 
 
 @torch.no_grad()
-def weight_scores(model: Model | Transformer, previous_token: Tensor) -> dict[str, Tensor]:
+def weight_scores(model: Model, previous_token: Tensor) -> dict[str, Tensor]:
     """Scores from weights alone, {measure: [layer, head]}; previous_token [layer, head] weighs the QK trace's terms.
 
     nan where the weights are not known, or do not say what attends to what (`Model.no_qk`).
     """
-    model = as_model(model)
     found = dict.fromkeys(("copying_eigenvalues", "qk_trace"), empty_scores(model))
     if not model.no_weights:
         found["copying_eigenvalues"] = copying_eigenvalue_statistic(layer_eigenvalues(model))
     if not model.no_qk:
-        w = [model.heads(layer) for layer in range(model.n_layers)]
+        w = [model.head_weights(layer) for layer in range(model.n_layers)]
         W_V, W_O = torch.cat([each.W_V for each in w]), torch.cat([each.W_O for each in w])
-        weight, n = previous_token.flatten().to(model.W_E), model.n_heads
+        W_E, n = model.embedding(), model.n_heads
+        weight = previous_token.flatten().to(W_E)
         traces = [
-            qk_trace(model.W_E, own.W_Q, own.W_K, W_V[: i * n], W_O[: i * n], weight[: i * n])
-            for i, own in enumerate(w)
+            qk_trace(W_E, own.W_Q, own.W_K, W_V[: i * n], W_O[: i * n], weight[: i * n]) for i, own in enumerate(w)
         ]
         found["qk_trace"] = torch.stack(traces).cpu()
     return found
 
 
-def not_applicable(model: Model | Transformer) -> dict[str, str]:
+def not_applicable(model: Model) -> dict[str, str]:
     """{measure: why the model's heads cannot have it}."""
-    model = as_model(model)
     why = dict.fromkeys(("copying", "copying_eigenvalues"), model.no_weights) | {"qk_trace": model.no_qk}
     return {measure: reason for measure, reason in why.items() if reason}
 
@@ -179,17 +176,17 @@ def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: 
 
     Windows of similar length go together and are cut behind their last column.
     """
-    losses, device = torch.empty(len(windows)), model.W_E.device
+    losses = torch.empty(len(windows))
     for some in columns.argsort().split(batch_size):
-        batch = windows[some, : int(columns[some].max()) + 2].to(device)
-        losses[some] = ablation.fast(model, batch, [], "full", columns[some, None].to(device)).clean[:, 0].cpu()
+        batch = windows[some, : int(columns[some].max()) + 2]
+        question = ablation.Question(batch, [], "full", columns[some, None])
+        losses[some] = ablation.fast(model, question).clean[:, 0].cpu()
     return losses
 
 
 @torch.no_grad()
-def mean_z(model: Model | Transformer, tokens: Tensor, batch_size: int = 16) -> Tensor:
+def mean_z(model: Model, tokens: Tensor, batch_size: int = 16) -> Tensor:
     """Each head's mean z over held-out tokens [example, pos], [layer, head, d_head]: what mean ablation fills in."""
-    model = as_model(model)
     total = torch.zeros(model.n_layers, model.n_heads, model.d_head)
     for batch in tokens.split(batch_size):
         kept = model.activations(batch, {"z": lambda z: z.sum((0, 1))})
@@ -197,7 +194,7 @@ def mean_z(model: Model | Transformer, tokens: Tensor, batch_size: int = 16) -> 
     return total / tokens.numel()
 
 
-def final_head_types(heads: pd.DataFrame, model: Model | Transformer) -> pd.DataFrame:
+def final_head_types(heads: pd.DataFrame, model: Model) -> pd.DataFrame:
     """layer,head,head_type of the last snapshot (`model`), from what was measured of its heads and the weights."""
     last = heads[heads.step == heads.step.max()]
     previous = last[last.measure == "previous_token"].pivot(index="layer", columns="head", values="value")

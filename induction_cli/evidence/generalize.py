@@ -40,7 +40,7 @@ from induction_cli.generality.probes import (
 from induction_cli.generality.prompts import CATEGORIES
 from induction_cli.measures.controls import against_layer, corrected_99
 from induction_cli.measures.intervals import correlation, mean_interval
-from induction_cli.models.any_model import Model
+from induction_cli.models.protocol import Model
 from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
@@ -205,6 +205,7 @@ def source_row(source: Source, model: Model, at: Moment) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ the page
 
 
+@torch.no_grad()
 def examples(
     source: Source, model: Model, probes: dict[str, Probe], table: pd.DataFrame, own: int = 5, prefix: int = 3
 ) -> list[Example]:

@@ -41,8 +41,7 @@ from induction_cli.measures.copy_rule import copy_benefit
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
-from induction_cli.models.any_model import Model
-from induction_cli.models.transformer import Transformer
+from induction_cli.models.protocol import Model
 from induction_cli.plots import training as curves
 from induction_cli.plots.score import co_timing, head_mosaic, in_steps
 from induction_cli.runs.run_dir import RunDir
@@ -73,9 +72,7 @@ SEEN = 20_000_000  # training tokens that the bigram model behind the copy rule 
 GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
 
 
-def score_heads(
-    model: Model | Transformer, held_out: HeldOut, counts: Tensor, config: ScoreConfig
-) -> dict[str, Tensor]:
+def score_heads(model: Model, held_out: HeldOut, counts: Tensor, config: ScoreConfig) -> dict[str, Tensor]:
     """Every score of every head, {measure: [sequence, layer, head]}; scores from weights have one 'sequence'."""
     text = held_out.text(config.n_sequences)
     scores = pattern_scores(model, held_out.repeated, ON_REPEATS) | pattern_scores(model, text, ON_TEXT)
@@ -244,7 +241,8 @@ def score_source(source: Source, room: RunDir, config: ScoreConfig) -> None:
         )
         scores = score_heads(model, held_out, counts, config)
         sequences.append((at, scores))
-        revisions.append(revision_row(source, snapshot, model, revisions))
+        if source.room is None:
+            revisions.append(revision_row(source, snapshot, model, revisions))
         rows = {
             "head_scores": head_rows(scores, base, at, not_applicable(model)),
             "in_context_learning": learning_rows(losses, at, evaluation, held_out.chain),

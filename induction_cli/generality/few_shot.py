@@ -12,8 +12,8 @@ from induction_cli.config import GeneralizeConfig
 from induction_cli.generality.probes import batches, padded, shown
 from induction_cli.generality.prompts import PatternPrompt
 from induction_cli.measures.intervals import mean_interval, resamples
-from induction_cli.models.any_model import Model
-from induction_cli.models.transformer import Patch
+from induction_cli.models.ablation import without_heads
+from induction_cli.models.protocol import Model, Patch
 
 Heads = list[tuple[int, int]]
 
@@ -26,11 +26,10 @@ def removal(model: Model, heads: Heads) -> Patch | None:
     """The patch that sets the results of these heads to zero; everything after them is computed anew."""
     if not heads:
         return None
-    scale = torch.ones(model.n_layers, model.n_heads)
-    scale[tuple(torch.tensor(heads).T)] = 0
-    return Patch(head_scale=scale)
+    return Patch(head_scale=without_heads(model, heads))
 
 
+@torch.no_grad()
 def pattern_answers(
     model: Model, prompts: list[PatternPrompt], choices: list[int], batch_size: int, patch: Patch | None = None
 ) -> dict[str, Tensor]:
@@ -53,6 +52,7 @@ def pattern_answers(
     return dict(zip(("pattern_accuracy", "pattern_log_probability", "pattern_accuracy_all"), scores, strict=True))
 
 
+@torch.no_grad()
 def repeat_gain(model: Model, doubled: Tensor, batch_size: int, patch: Patch | None = None) -> dict[str, Tensor]:
     """Gain of repeated context, [passage]: loss on a passage's first copy less that on its second, nats a token.
 

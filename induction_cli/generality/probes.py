@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from induction_cli.config import ConfigError, GeneralizeConfig
-from induction_cli.evaluation.scores import LENGTH, REPEATS, random_tokens
+from induction_cli.config import GeneralizeConfig
+from induction_cli.evaluation.scores import LENGTH, REPEATS, layer_eigenvalues, random_tokens
 from induction_cli.evaluation.sources import Source
 from induction_cli.generality.parallel_text import help_pairs, sentence_pairs
 from induction_cli.generality.prompts import (
@@ -35,10 +35,10 @@ from induction_cli.generality.prompts import (
     translation,
     translation_prompt,
 )
-from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
+from induction_cli.measures.circuits import copying_eigenvalue_statistic
 from induction_cli.measures.components import copying
 from induction_cli.measures.intervals import group_means
-from induction_cli.models.any_model import Model
+from induction_cli.models.protocol import Model
 
 LANGUAGES = ("fr", "de")
 
@@ -197,6 +197,7 @@ def padded(prompts: Sequence[list[int]]) -> Tensor:
     return torch.tensor([tokens + tokens[-1:] * (longest - len(tokens)) for tokens in prompts])
 
 
+@torch.no_grad()
 def prompt_scores(model: Model, prompts: list[Prompt], config: GeneralizeConfig, said: str) -> tuple[Tensor, Tensor]:
     """Every head's score on targets and on the prompts' own controls, each [prompt, layer, head]."""
     scores = torch.empty(2, len(prompts), model.n_layers, model.n_heads)
@@ -244,33 +245,29 @@ def copying_behaviour(source: Source, model: Model, config: GeneralizeConfig) ->
     their mean column; one more column, minus their sum, keeps the mean at 0.
     """
     tokens = random_tokens(source.counts, config.n_sequences, seed=config.seed)
-    try:
-        centre = model.W_U.mean(1, keepdim=True)
-        W_O = [model.W_O(layer) for layer in range(model.n_layers)]
-    except ConfigError as error:
-        return Behaviour(note=f"not applicable: {error}")
+    if model.no_weights:
+        return Behaviour(note=f"not applicable: {model.no_weights}")
+    W_U, W_O = model.unembedding(), [model.head_weights(layer).W_O for layer in range(model.n_layers)]
+    centre = W_U.mean(1, keepdim=True)
     asked = torch.stack((tokens, tokens.roll(1, 0)), 1)  # [sequence, own | another's, sample]
-    columns = [[model.W_U[:, sample.to(model.device)] - centre for sample in pair] for pair in asked]
+    columns = [[W_U[:, sample.to(model.device)] - centre for sample in pair] for pair in asked]
     columns = [[torch.cat((own, -own.sum(1, keepdim=True)), 1) for own in pair] for pair in columns]
     at = torch.arange(tokens.shape[1], device=model.device)[None]
     scores = torch.empty(2, *tokens.shape[:1], model.n_layers, model.n_heads)
     for i in range(len(tokens)):
         _, kept = model(tokens[i : i + 1], record=("pattern", "z"))
         for layer, (pattern, z) in enumerate(zip(kept.pattern, kept.z, strict=True)):
-            for which, W_U in enumerate(columns[i]):
-                scores[which, i, layer] = copying(pattern, z, W_O[layer], W_U, at)[0].cpu()
+            for which, own in enumerate(columns[i]):
+                scores[which, i, layer] = copying(pattern, z, W_O[layer], own, at)[0].cpu()
     return Behaviour(scores[0], scores[1])
 
 
 @torch.no_grad()
 def eigenvalue_behaviour(model: Model) -> Behaviour:
     """The copying statistic of every head's OV circuit: from weights, so one 'unit' and no control."""
-    try:
-        through, one = model.W_U @ model.W_E, torch.eye(model.d_model, device=model.device)  # once for all layers
-        layers = [ov_eigenvalues(through, model.W_V(i), model.W_O(i), one) for i in range(model.n_layers)]
-    except ConfigError as error:
-        return Behaviour(note=f"not applicable: {error}")
-    return Behaviour(torch.stack([copying_eigenvalue_statistic(each) for each in layers])[None].cpu())
+    if model.no_weights:
+        return Behaviour(note=f"not applicable: {model.no_weights}")
+    return Behaviour(copying_eigenvalue_statistic(layer_eigenvalues(model))[None])
 
 
 def shown(things: Iterable, said: str) -> Iterable:

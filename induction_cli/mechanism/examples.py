@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from induction_cli.measures.intervals import mean_interval, resamples
-from induction_cli.models.any_model import Head
+from induction_cli.models.protocol import Head
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +13,9 @@ from torch import Tensor
 
 from induction_cli.config import require
 from induction_cli.measures import paths
-from induction_cli.measures.losses import per_token_loss
 from induction_cli.mechanism.examples import Examples, label, ratio_interval, with_interval
-from induction_cli.models.any_model import Head, Model, as_model, own_transformer
-from induction_cli.models.transformer import Patch, Transformer
+from induction_cli.models.ablation import without_heads
+from induction_cli.models.protocol import Head, Model, Patch
 
 
 @dataclass(frozen=True)
@@ -48,51 +48,35 @@ VARIANTS = (
 
 @torch.no_grad()
 def losses_when(
-    model: Model | Transformer, tokens: Tensor, heads: Sequence[Head], ideal: Ideal = REMOVED, scale: float = 1.0
+    model: Model, tokens: Tensor, heads: Sequence[Head], ideal: Ideal = REMOVED, scale: float = 1.0
 ) -> Tensor:
     """Per-token losses [batch, pos] with `heads` replaced by ideal ones or removed; tokens [batch, pos + 1].
 
     All that is downstream is recomputed; other heads of the same layer do what they did. scale: factor on what is
-    written in place of each head. In a pretrained model heads can be given patterns, but nothing else to write.
+    written in place of each head. Raises ConfigError for an ideal copy in a model that cannot write one
+    (`Model.no_writing`).
     """
-    model = as_model(model)
     tokens = tokens.to(model.device)
+    if not heads:
+        return model.losses(tokens)
     pattern = scale * paths.ideal_pattern(tokens[:, :-1], ideal.offset, ideal.match, ideal.rest)
-    if isinstance(model.inner, Transformer):
-        return replaced_losses(model.inner, tokens, heads, ideal, pattern)
-    require(ideal.value != "copy", "a pretrained model's heads can be given patterns, but nothing else to write")
-    removed = torch.ones(model.n_layers, model.n_heads)
-    if ideal.value == "nothing":
-        removed[[layer for layer, _ in heads], [head for _, head in heads]] = 0
-        return model.losses(tokens, Patch(removed))
-    return model.losses(tokens, head_patterns=dict.fromkeys(heads, pattern))
-
-
-def replaced_losses(model: Transformer, tokens: Tensor, heads: Sequence[Head], ideal: Ideal, pattern: Tensor) -> Tensor:
-    """`losses_when` of our own model, which can also be made to write an ideal copy."""
-    inputs, positions = tokens[:, :-1], model.query_key_positions(tokens.shape[1] - 1)
-    residual = model.embed(inputs)
-    for layer, block in enumerate(model.blocks):
-        attention, x = block.attention, block.ln_attention(residual)
-        z = attention(x, positions)
-        chosen = [head for which, head in heads if which == layer]
-        for head in chosen:
-            z[:, :, head] = pattern @ attention.values(x)[:, head] if ideal.value == "own" else 0
-        written = attention.result(z)
-        if chosen and ideal.value == "copy":
-            directions = paths.copy_directions(model.ln_final.weight[:, None] * model.W_U)
-            written = written + len(chosen) * (pattern @ directions[inputs])
-        residual = block.after_attention(residual + written)
-    return per_token_loss(model.ln_final(residual), model.W_U, tokens[:, 1:])
+    if ideal.value == "own":
+        return model.losses(tokens, Patch(head_patterns=dict.fromkeys(heads, pattern)))
+    removed = Patch(head_scale=without_heads(model, heads))
+    if ideal.value == "copy":
+        require(not model.no_writing, model.no_writing)
+        copied = pattern @ paths.copy_directions(model.unembedding())[tokens[:, :-1]]
+        per_layer = Counter(layer for layer, _ in heads)
+        removed = replace(removed, written={layer: n * copied for layer, n in per_layer.items()})
+    return model.losses(tokens, removed)
 
 
 @torch.no_grad()
-def result_norm(model: Transformer, tokens: Tensor, head: Head) -> float:
+def result_norm(model: Model, tokens: Tensor, head: Head) -> float:
     """The mean length of what a head writes, on tokens [batch, pos]."""
-    _, kept = model(tokens.to(model.W_E.device), record=("z",))
     layer, index = head
-    W_O = model.blocks[layer].attention.W_O.unflatten(0, (model.config.n_heads, -1))[index]
-    return (kept.z[layer][:, :, index] @ W_O).norm(dim=-1).mean().item()
+    z, W_O = model.activations(tokens, ("z",)).z[layer], model.head_weights(layer, fold_norm=False).W_O
+    return (z[:, :, index] @ W_O[index]).norm(dim=-1).mean().item()
 
 
 def golden_section(f: Callable[[float], float], low: float, high: float, steps: int = 10) -> float:
@@ -112,7 +96,7 @@ def golden_section(f: Callable[[float], float], low: float, high: float, steps: 
     return (low + high) / 2
 
 
-def fitted_scale(model: Transformer, examples: Examples, heads: Sequence[Head], ideal: Ideal, batch_size: int) -> float:
+def fitted_scale(model: Model, examples: Examples, heads: Sequence[Head], ideal: Ideal, batch_size: int) -> float:
     """The factor on an ideal copy with the lowest loss, from 1/20 to 20 times the length of what the heads write."""
     usual = sum(result_norm(model, examples.tokens[:batch_size, :-1], head) for head in heads) / len(heads)
 
@@ -139,7 +123,7 @@ def replacements(types: pd.DataFrame, n_controls: int, seed: int) -> list[tuple[
 
 
 def ideal_rows(
-    model: Model | Transformer,
+    model: Model,
     examples: Examples,
     types: pd.DataFrame,
     at: dict,
@@ -152,9 +136,7 @@ def ideal_rows(
     effect = loss without the heads less the model's own (zero ablation, all downstream recomputed); regained = loss
     without them less the loss with ideal ones; share = regained / effect, empty where the effect is not above 0.
     """
-    model = as_model(model)
-    device, can_copy = model.device, isinstance(model.inner, Transformer)
-    fit, test = (replace(examples, tokens=examples.tokens[start::2].to(device)) for start in (0, 1))
+    fit, test = (replace(examples, tokens=examples.tokens[start::2].to(model.device)) for start in (0, 1))
 
     def losses(heads: Sequence[Head], ideal: Ideal = REMOVED, scale: float = 1.0) -> Tensor:
         return test.losses(lambda tokens: losses_when(model, tokens, heads, ideal, scale), batch_size)
@@ -162,9 +144,11 @@ def ideal_rows(
     clean, rows = losses([]), []
     for role, heads, variants in replacements(types, n_controls, seed):
         ablated = losses(heads)
-        for ideal in (each for each in variants if can_copy or each.value != "copy"):
+        for ideal in variants:
             copies = ideal.value == "copy"
-            scale = fitted_scale(own_transformer(model, "copies"), fit, heads, ideal, batch_size) if copies else 1.0
+            if copies and model.no_writing:
+                continue
+            scale = fitted_scale(model, fit, heads, ideal, batch_size) if copies else 1.0
             replaced = losses(heads, ideal, scale)
             share, low, high = ratio_interval(ablated - replaced, ablated - clean)
             rows.append(

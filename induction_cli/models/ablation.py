@@ -12,19 +12,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from induction_cli.models.any_model import Model, as_model
-from induction_cli.models.transformer import Attention, Patch, Transformer, smear
+from induction_cli.models.protocol import Head, Model, Patch
+
+if TYPE_CHECKING:
+    from induction_cli.models.transformer import Attention, Transformer
 
 KINDS = ("pattern_preserving", "full", "mean")
 MEMORY = 1 << 27  # bytes; more is not faster on a CPU, where what fits in cache wins
 BLOCK = 64  # queries that share one rectangle of the causal triangle
 ROWS, COLUMNS = 512, 1024  # a block of logits of 2 MB stays in cache
-Ablation = Sequence[tuple[int, int]]  # the (layer, head) pairs that are removed together
+Ablation = Sequence[Head]  # the heads that are removed together
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is removed, how, on which tokens, and where its effect is looked at.
+
+    tokens [batch, n_ctx + 1]; ablations: None is every head alone; positions [batch, chosen]: columns whose losses are
+    asked for, None is every one; mean_z [layer, head, d_head], for kind 'mean'.
+    """
+
+    tokens: Tensor
+    ablations: Sequence[Ablation] | None = None
+    kind: str = "pattern_preserving"
+    positions: Tensor | None = None
+    mean_z: Tensor | None = None
+
+    def sets(self, model: Model) -> Sequence[Ablation]:
+        """The sets of heads to remove from a model. Raises ValueError for a question that does not fit it (`check`)."""
+        if self.ablations is None:
+            check(model, [], self.kind, self.mean_z)
+            return single_heads(model.n_layers, model.n_heads)
+        check(model, self.ablations, self.kind, self.mean_z)
+        return self.ablations
+
+    def split(self, n: int) -> list[Question]:
+        """The same of at most n examples each."""
+        tokens = self.tokens.split(n)
+        if self.positions is None:
+            return [replace(self, tokens=some) for some in tokens]
+        pairs = zip(tokens, self.positions.split(n), strict=True)
+        return [replace(self, tokens=some, positions=at) for some, at in pairs]
 
 
 @dataclass
@@ -40,67 +74,64 @@ def single_heads(n_layers: int, n_heads: int) -> list[Ablation]:
     return [[(layer, head)] for layer in range(n_layers) for head in range(n_heads)]
 
 
-def check(model: Model | Transformer, ablations: Sequence[Ablation], kind: str, mean_z: Tensor | None) -> None:
+def check(model: Model, ablations: Sequence[Ablation], kind: str, mean_z: Tensor | None) -> None:
     """Raise ValueError for a head that does not exist, an unknown kind, or means that are missing or do not fit."""
-    config = as_model(model)
     for layer, head in (pair for ablation in ablations for pair in ablation):
-        if layer not in range(config.n_layers) or head not in range(config.n_heads):
+        if layer not in range(model.n_layers) or head not in range(model.n_heads):
             raise ValueError(
                 f"there is no head {head} in layer {layer}; the model has "
-                f"layers 0 to {config.n_layers - 1}, heads 0 to {config.n_heads - 1}"
+                f"layers 0 to {model.n_layers - 1}, heads 0 to {model.n_heads - 1}"
             )
     if kind not in KINDS:
         raise ValueError(f"kind is '{kind}'; there are {', '.join(KINDS)}")
-    shape = (config.n_layers, config.n_heads, config.d_head)
+    shape = (model.n_layers, model.n_heads, model.d_head)
     if kind == "mean" and (mean_z is None or tuple(mean_z.shape) != shape):
         given = None if mean_z is None else tuple(mean_z.shape)
         raise ValueError(f"mean ablation needs mean_z of shape {shape}, not {given}")
 
 
-def take(x: Tensor, at: Tensor | None) -> Tensor:
-    """Rows `at` [batch, chosen] of x [..., batch, pos, d]; None takes them all."""
+def gather(x: Tensor, at: Tensor | None) -> Tensor:
+    """The positions `at` [batch, chosen] of x [batch, pos] or [..., batch, pos, d]; None takes them all."""
     if at is None:
         return x
-    index = at[..., None].expand(*x.shape[:-2], at.shape[-1], x.shape[-1])
-    return x.gather(-2, index)
+    at = at.to(x.device)
+    if x.ndim == at.ndim:
+        return x.gather(-1, at)
+    return x.gather(-2, at[..., None].expand(*x.shape[:-2], at.shape[-1], x.shape[-1]))
 
 
 @torch.no_grad()
-def plain(
-    model: Model | Transformer,
-    tokens: Tensor,
-    ablations: Sequence[Ablation] | None = None,
-    kind: str = "pattern_preserving",
-    positions: Tensor | None = None,
-    mean_z: Tensor | None = None,
-) -> Losses:
+def plain(model: Model, question: Question) -> Losses:
     """Losses with and without the ablated heads, by definition: one whole run of the model for each ablation.
 
-    Of any model: nothing but `Patch` is used.
-
-    tokens [batch, n_ctx + 1]; ablations: default every head alone; positions [batch, chosen]: columns whose losses are
-    asked for, default every one; mean_z [layer, head, d_head], for kind 'mean'. Raises ValueError for bad arguments.
+    Of any model: nothing but `Patch` is used. Raises ValueError for a question that does not fit the model.
     """
-    model = as_model(model)
-    ablations = single_heads(model.n_layers, model.n_heads) if ablations is None else ablations
-    check(model, ablations, kind, mean_z)
-    patterns = {}
-    if kind == "pattern_preserving":
-        patterns = dict(enumerate(model.activations(tokens[:, :-1], ("pattern",)).pattern))
+    ablations, patterns = question.sets(model), {}
+    if question.kind == "pattern_preserving":
+        patterns = dict(enumerate(model.activations(question.tokens[:, :-1], ("pattern",)).pattern))
+    fill = question.mean_z if question.kind == "mean" else None
 
     def losses(patch: Patch) -> Tensor:
-        every = model.losses(tokens, patch)
-        return every if positions is None else every.gather(1, positions.to(every.device))
-
-    def without(ablation: Ablation) -> Patch:
-        scale = torch.ones(model.n_layers, model.n_heads)
-        for layer, head in ablation:
-            scale[layer, head] = 0
-        return Patch(scale, mean_z if kind == "mean" else None, patterns)
+        return gather(model.losses(question.tokens, patch), question.positions)
 
     clean = losses(Patch())
-    ablated = [losses(without(ablation)) for ablation in ablations]
+    ablated = [losses(Patch(without_heads(model, ablation), fill, patterns)) for ablation in ablations]
     return Losses(clean, torch.stack(ablated) if ablated else clean.new_empty(0, *clean.shape))
+
+
+def plain_in_parts(model: Model, question: Question, n: int) -> Losses:
+    """`plain` on n examples at a time, on the CPU."""
+    found = [plain(model, part) for part in question.split(n)]
+    clean, ablated = torch.cat([part.clean for part in found]), torch.cat([part.ablated for part in found], 1)
+    return Losses(clean.cpu(), ablated.cpu())
+
+
+def without_heads(model: Model, heads: Ablation) -> Tensor:
+    """`Patch.head_scale` [layer, head] that removes these heads."""
+    scale = torch.ones(model.n_layers, model.n_heads)
+    for layer, head in heads:
+        scale[layer, head] = 0
+    return scale
 
 
 def probabilities(attention: Attention, scores: Tensor, at: Tensor) -> Tensor:
@@ -130,15 +161,13 @@ def pattern_rows(attention: Attention, x: Tensor, pos: Tensor | None, at: Tensor
     scale, heads = 1 / math.sqrt(attention.d_head), (attention.n_heads, attention.d_head)
     if attention.positions == "rotary":
         q, k, _ = attention.queries_keys_values(x, pos)
-        q = take(q, at[:, None].expand(-1, attention.n_heads, -1))
+        q = gather(q, at[:, None].expand(-1, attention.n_heads, -1))
         return probabilities(attention, q @ k.mT * scale, at)
     x = x if pos is None else x + pos
-    q = (take(x, at) @ attention.W_Q * scale).unflatten(-1, heads)
+    q = (gather(x, at) @ attention.W_Q * scale).unflatten(-1, heads)
     folded = torch.einsum("bche,dhe->bhcd", q, attention.W_K.unflatten(-1, heads))
     scores = (folded.flatten(1, 2) @ x.mT).unflatten(1, (attention.n_heads, -1))
-    if attention.smear_alpha is not None:
-        scores = smear(scores.mT, attention.smear_alpha).mT
-    return probabilities(attention, scores, at)
+    return probabilities(attention, attention.smeared(scores.mT).mT, at)
 
 
 def attend_rows(attention: Attention, rows: Tensor, x: Tensor) -> Tensor:
@@ -168,6 +197,7 @@ def attend_stacked(attention: Attention, blocks: list[Tensor], x: Tensor) -> Ten
 class Clean:
     """What the clean run leaves for its ablations, per layer; the last layer has the chosen positions only."""
 
+    at: Tensor | None  # the chosen positions [batch, chosen]; None: every one
     attended: list[Tensor] = field(default_factory=list)  # residual after attention, [batch, pos, d_model]
     z: list[Tensor] = field(default_factory=list)  # [batch, pos, head, d_head]
     pattern: list[list[Tensor]] = field(default_factory=list)  # blocks of queries; empty where no ablation needs it
@@ -175,12 +205,12 @@ class Clean:
 
 def clean_run(model: Transformer, inputs: Tensor, at: Tensor | None, first_pattern: int) -> Clean:
     """One run of the model; patterns are kept from layer `first_pattern` on."""
-    clean, pos, residual = Clean(), model.query_key_positions(inputs.shape[1]), model.embed(inputs)
+    clean, pos, residual = Clean(at), model.query_key_positions(inputs.shape[1]), model.embed(inputs)
     for layer, block in enumerate(model.blocks):
         attention, x, pattern = block.attention, block.ln_attention(residual), []
         if at is not None and layer == len(model.blocks) - 1:
             pattern = [pattern_rows(attention, x, pos, at)]
-            z, residual = attend_rows(attention, pattern[0], x), take(residual, at)
+            z, residual = attend_rows(attention, pattern[0], x), gather(residual, at)
         elif layer >= first_pattern:
             q, k, v = attention.queries_keys_values(x, pos)
             pattern = pattern_blocks(attention, q, k)
@@ -206,13 +236,13 @@ def without(attention: Attention, attended: Tensor, z: Tensor, heads: list[int],
 
 
 def ablated_run(
-    model: Transformer, clean: Clean, ablations: Sequence[Ablation], at: Tensor | None, fill: Tensor, preserve: bool
+    model: Transformer, clean: Clean, ablations: Sequence[Ablation], fill: Tensor, preserve: bool
 ) -> Tensor:
     """Normalised final residual [ablation, batch, chosen, d_model] of ablations with the same lowest layer.
 
     Nothing below that layer runs. fill [layer, head, d_head] takes a removed head's place; preserve: clean patterns.
     """
-    last, lowest = len(model.blocks) - 1, min(layer for layer, _ in ablations[0])
+    at, last, lowest = clean.at, len(model.blocks) - 1, min(layer for layer, _ in ablations[0])
     attention, attended, z = model.blocks[lowest].attention, clean.attended[lowest], clean.z[lowest]
     streams = torch.stack([without(attention, attended, z, heads_in(a, lowest), fill[lowest]) for a in ablations])
     streams = model.blocks[lowest].after_attention(streams)
@@ -223,7 +253,7 @@ def ablated_run(
         if at is not None and layer == last:
             own = None if preserve else pattern_rows(attention, each, pos, at.repeat(len(x), 1))
             z = attend_rows(attention, pattern[0] if own is None else own.unflatten(0, x.shape[:2]), x)
-            streams = take(streams, at.expand(len(streams), -1, -1))
+            streams = gather(streams, at.expand(len(streams), -1, -1))
         elif preserve:
             z = attend_stacked(attention, pattern, x)
         else:
@@ -263,58 +293,53 @@ def batch_sizes(model: Transformer, n_pos: int, n_kept: int, widest: int, memory
     An example's share is the patterns of `n_kept` layers, the clean streams and one fused attention; an ablation's is
     the stream, its normalised copy, values, z, and the next stream. `widest`: the most ablations that could be stacked.
     """
-    config = model.config
-    width = max(config.d_model, config.n_heads * config.d_head)
-    clean = n_pos * (config.n_heads * (n_kept + 2) * (n_pos + BLOCK) // 2 + (2 * config.n_layers + 8) * width)
-    ablated = n_pos * (8 * width + 3 * config.d_mlp)
+    width = max(model.d_model, model.n_heads * model.d_head)
+    clean = n_pos * (model.n_heads * (n_kept + 2) * (n_pos + BLOCK) // 2 + (2 * model.n_layers + 8) * width)
+    ablated = n_pos * (8 * width + 3 * model.config.d_mlp)
     size = model.W_E.element_size()
     examples = max(1, memory // size // (clean + widest * ablated))
     return examples, max(1, (memory // size - examples * clean) // (examples * ablated))
 
 
 @torch.no_grad()
-def fast(
-    model: Transformer,
-    tokens: Tensor,
-    ablations: Sequence[Ablation] | None = None,
-    kind: str = "pattern_preserving",
-    positions: Tensor | None = None,
-    mean_z: Tensor | None = None,
-    memory: int = MEMORY,
-) -> Losses:
-    """What `plain` returns, without repeating what the ablations share; same arguments.
+def fast(model: Transformer, question: Question, memory: int = MEMORY) -> Losses:
+    """What `plain` returns, without repeating what the ablations share.
 
     One clean run per example; each ablation subtracts its heads' result after its lowest layer and runs only the layers
     above, without queries, keys and softmax where patterns are preserved, and with the last layer and the unembedding
     at the chosen positions only. memory: bytes that intermediate results may take at once, beside model and losses.
     """
-    config = model.config
-    ablations = single_heads(config.n_layers, config.n_heads) if ablations is None else ablations
-    check(model, ablations, kind, mean_z)
-    preserve = kind == "pattern_preserving"
-    fill = torch.zeros(config.n_layers, config.n_heads, config.d_head) if kind != "mean" or mean_z is None else mean_z
+    tokens, positions = question.tokens.to(model.device), question.positions
+    positions = None if positions is None else positions.to(model.device)
+    ablations, preserve = question.sets(model), question.kind == "pattern_preserving"
+    fill = torch.zeros(model.n_layers, model.n_heads, model.d_head)
+    if question.kind == "mean" and question.mean_z is not None:
+        fill = question.mean_z
     fill = fill.to(model.W_E)
     by_lowest: dict[int, list[int]] = {}
     for i, ablation in enumerate(ablations):
         if ablation:
             by_lowest.setdefault(min(layer for layer, _ in ablation), []).append(i)
-    first_pattern = min(by_lowest, default=config.n_layers) + 1 if preserve else config.n_layers
+    first_pattern = min(by_lowest, default=model.n_layers) + 1 if preserve else model.n_layers
     widest = max(map(len, by_lowest.values()), default=1)
-    n_kept = max(0, config.n_layers - first_pattern - (positions is not None))
+    n_kept = max(0, model.n_layers - first_pattern - (positions is not None))
     examples, stacked = batch_sizes(model, tokens.shape[1] - 1, n_kept, widest, memory)
 
     def losses_of(rows: slice) -> tuple[Tensor, Tensor]:
         """The clean and the ablated losses of some of the examples."""
         at = None if positions is None else positions[rows]
-        inputs, targets = tokens[rows, :-1], tokens[rows, 1:] if at is None else tokens[rows, 1:].gather(1, at)
+        inputs, targets = tokens[rows, :-1], gather(tokens[rows, 1:], at)
         clean = clean_run(model, inputs, at, first_pattern)
-        end = model.blocks[-1].after_attention(clean.attended[-1]) if config.n_layers else take(model.embed(inputs), at)
+        if model.n_layers:
+            end = model.blocks[-1].after_attention(clean.attended[-1])
+        else:
+            end = gather(model.embed(inputs), at)
         losses = token_losses(model.ln_final(end), model.W_U, targets)
         ablated = losses.repeat(len(ablations), 1, 1)  # what removes nothing changes nothing
         for members in by_lowest.values():
             for i in range(0, len(members), stacked):
                 part = members[i : i + stacked]
-                residual = ablated_run(model, clean, [ablations[j] for j in part], at, fill, preserve)
+                residual = ablated_run(model, clean, [ablations[j] for j in part], fill, preserve)
                 ablated[part] = token_losses(residual, model.W_U, targets)
         return losses, ablated
 

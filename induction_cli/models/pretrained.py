@@ -1,4 +1,4 @@
-"""Any Hugging Face causal language model behind the same call as `transformer.Transformer`.
+"""Any Hugging Face causal language model behind the same call as our own: it satisfies `protocol.Model`.
 
 No architecture is re-implemented. transformers lets a model's attention be a function registered by name
 (`AttentionInterface`); ours calls the architecture's own attention, keeps what was asked for, and applies the patch.
@@ -15,12 +15,11 @@ tokens, 1.3 GB for 512, 2.3 GB for 9 sequences of 512. A 1.4 B model's weights a
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -30,10 +29,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from induction_cli.config import ConfigError, require
-from induction_cli.models.transformer import RECORDABLE, Activations, Patch, Record
+from induction_cli.models import ablation
+from induction_cli.models.heads import HeadWeights, embedding, family_of, pretrained_weights, unembedding
+from induction_cli.models.protocol import (
+    OWN_BATCH,
+    RECORDABLE,
+    Activations,
+    Patch,
+    Record,
+    Recorder,
+    parameters_hash,
+)
 
 ATTENTION = "induction"  # the name our attention and mask are registered under
 EXAMPLES = "gpt2, gpt_neox, llama, mistral, olmo, olmo2, phi3, qwen2, qwen3, gemma2"
@@ -165,16 +175,10 @@ def first_line(error: Exception) -> str:
 class Run:
     """What one call asks for, and what was kept."""
 
-    reductions: Mapping[str, Callable[[Tensor], Tensor]]
+    recorder: Recorder
     patch: Patch
     eager: bool  # the architecture's own attention, which has patterns, not the fused one
-    head_patterns: Mapping[tuple[int, int], Tensor] = field(default_factory=dict)  # given to single heads
-    kept: Activations = field(default_factory=Activations)
     layers: list[int | None] = field(default_factory=list)  # whose attention was called, in order
-
-    def keep(self, name: str, value: Tensor) -> None:
-        if name in self.reductions:
-            getattr(self.kept, name).append(self.reductions[name](value))
 
 
 RUN: ContextVar[Run | None] = ContextVar("RUN", default=None)
@@ -202,12 +206,13 @@ def attention(
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         z, pattern = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
-    for head in (head for which, head in run.head_patterns if which == layer):
+    for head, given in run.patch.patterns_of(layer).items():
         shared = value[:, head * value.shape[1] // query.shape[1]]  # [batch, key, d_head]
         z = z.clone()
-        z[:, :, head] = run.head_patterns[layer, head].to(value) @ shared
-    run.keep("pattern", pattern)
-    run.keep("z", z)
+        z[:, :, head] = given.to(value) @ shared
+    if pattern is not None:
+        run.recorder.keep("pattern", pattern)
+    run.recorder.keep("z", z)
     return run.patch.apply(layer, z), pattern
 
 
@@ -255,6 +260,11 @@ class Pretrained:
         self.d_vocab, self.n_heads, self.d_head = self.probe()
         self.start_token_id = self.find_start_token(start_token)
 
+    @property
+    def device(self) -> torch.device:
+        found: torch.device = self.model.device
+        return found
+
     def blocks(self) -> torch.nn.ModuleList:
         """The layers."""
         lists = (module for module in self.model.modules() if isinstance(module, torch.nn.ModuleList))
@@ -262,31 +272,32 @@ class Pretrained:
 
     def probe(self) -> tuple[int, int, int]:
         """(d_vocab, n_heads, d_head), from a run on three tokens that proves everything can be recorded."""
-        run = Run(dict.fromkeys(RECORDABLE, lambda kept: kept), Patch(), eager=True)
+        run = Run(Recorder(RECORDABLE), Patch(), eager=True)
+        kept = run.recorder.kept
         kind = f"{self.name} ({self.model.config.model_type})"
         try:
-            logits = self.run(torch.arange(3, device=self.model.device)[None], run)
+            logits = self.run(torch.arange(3)[None], run)
         except Exception as error:
             raise ConfigError(f"{kind} cannot be recorded: {first_line(error)}; it is not like {EXAMPLES}") from error
         bare = [layer for layer in range(self.n_layers) if layer not in run.layers]
         require(not bare, f"{kind} has layers without attention heads ({', '.join(map(str, bare[:8]))}); it is refused")
-        n_heads, d_head = run.kept.z[0].shape[2:]
+        n_heads, d_head = kept.z[0].shape[2:]
         good = (
             run.layers == list(range(self.n_layers))
-            and all(z.shape == (1, 3, n_heads, d_head) for z in run.kept.z)
-            and all(pattern.shape == (1, n_heads, 3, 3) for pattern in run.kept.pattern)
-            and [x.shape for x in run.kept.residual] == [(1, 3, self.d_model)] * (self.n_layers + 1)
+            and [z.shape for z in kept.z] == [(1, 3, n_heads, d_head)] * self.n_layers
+            and [pattern.shape for pattern in kept.pattern] == [(1, n_heads, 3, 3)] * self.n_layers
+            and [x.shape for x in kept.residual] == [(1, 3, self.d_model)] * (self.n_layers + 1)
         )
         require(good, f"{kind} does not have one attention of the same heads in every layer; examples: {EXAMPLES}")
-        causal = all(not pattern.triu(1).any() for pattern in run.kept.pattern)
+        causal = all(not pattern.triu(1).any() for pattern in kept.pattern)
         require(causal, f"{kind} attends to later tokens; only causal language models can be measured")
         return logits.shape[-1], n_heads, d_head
 
     def run(self, tokens: Tensor, run: Run, logits: bool = True) -> Tensor:
         """Logits [batch, pos, d_vocab], or nothing of use without them, with the run in force meanwhile."""
-        token, hooks = RUN.set(run), self.watch(run) if "residual" in run.reductions else []
+        token, hooks = RUN.set(run), self.watch(run) if run.recorder.wants("residual") else []
         try:
-            found = (self.model if logits else self.model.base_model)(input_ids=tokens, use_cache=False)
+            found = (self.model if logits else self.model.base_model)(input_ids=tokens.to(self.device), use_cache=False)
             return found.logits if logits else found[0]
         finally:
             RUN.reset(token)
@@ -296,58 +307,56 @@ class Pretrained:
     def watch(self, run: Run) -> list[Any]:
         """Hooks that let the layers report the residual stream to this run, and to no other thread's."""
 
-        def before(module: Any, args: tuple, options: dict) -> None:
+        def before(module: Any, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if RUN.get() is run:
-                run.keep("residual", args[0] if args else options["hidden_states"])
+                run.recorder.keep("residual", args[0] if args else options["hidden_states"])
 
-        def after(module: Any, args: tuple, output: Any) -> None:
+        def after(module: Any, args: tuple[Any, ...], output: Any) -> None:
             if RUN.get() is run:
-                run.keep("residual", output if isinstance(output, Tensor) else output[0])
+                run.recorder.keep("residual", output if isinstance(output, Tensor) else output[0])
 
         blocks = self.blocks()
         hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
         return [*hooks, blocks[-1].register_forward_hook(after)]
 
-    def __call__(
-        self,
-        tokens: Tensor,
-        record: Record | None = None,
-        patch: Patch | None = None,
-        head_patterns: Mapping[tuple[int, int], Tensor] | None = None,
-    ):
+    def __call__(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None) -> Any:
         """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations).
 
-        record: names out of RECORDABLE, or {name: reduction}, applied to each layer's tensor as it is made.
-        head_patterns: {(layer, head): [batch or 1, query, key]}, what single heads attend to; others do as they would.
         Without patterns to record, attention is fused. No gradients flow to the weights; they do to a patch.
         Raises ValueError for an unknown name, a patch of the wrong shape, or tokens longer than the context.
         """
-        run = self.prepare(tokens, record, patch, head_patterns)
+        run = self.prepare(tokens, record or (), patch or Patch())
         logits = self.run(tokens, run)
-        return logits if record is None else (logits, run.kept)
+        return logits if record is None else (logits, run.recorder.kept)
 
+    @torch.no_grad()
     def activations(self, tokens: Tensor, record: Record) -> Activations:
         """What the call records, without the logits: in a small model they are a large part of the work."""
-        run = self.prepare(tokens, record)
+        run = self.prepare(tokens, record, Patch())
         self.run(tokens, run, logits=False)
-        return run.kept
+        return run.recorder.kept
 
-    def prepare(
-        self,
-        tokens: Tensor,
-        record: Record | None,
-        patch: Patch | None = None,
-        head_patterns: Mapping[tuple[int, int], Tensor] | None = None,
-    ) -> Run:
-        reductions = dict(record) if isinstance(record, Mapping) else {name: lambda kept: kept for name in record or ()}
-        if unknown := set(reductions) - set(RECORDABLE):
-            raise ValueError(f"cannot record {', '.join(sorted(unknown))}; there are {', '.join(RECORDABLE)}")
-        batch, n_pos = tokens.shape
-        if n_pos > self.n_ctx:
-            raise ValueError(f"{n_pos} tokens, but the model's context holds {self.n_ctx}")
-        patch = patch or Patch()
-        patch.check(self.n_layers, self.n_heads, self.d_head, batch, n_pos)
-        return Run(reductions, patch, "pattern" in reductions or not self.fused, head_patterns or {})
+    def prepare(self, tokens: Tensor, record: Record, patch: Patch) -> Run:
+        """What a call asks for. Raises ValueError where it does not fit the model."""
+        recorder = Recorder(record)
+        if tokens.shape[1] > self.n_ctx:
+            raise ValueError(f"{tokens.shape[1]} tokens, but the model's context holds {self.n_ctx}")
+        patch.check(self, tokens)
+        return Run(recorder, patch, recorder.wants("pattern") or not self.fused)
+
+    @torch.no_grad()
+    def losses(self, tokens: Tensor, patch: Patch | None = None) -> Tensor:
+        """Per-token losses in nats, [batch, pos], of tokens [batch, pos + 1]; column i - 1 is index i."""
+        logits, targets = self(tokens[:, :-1], patch=patch), tokens[:, 1:].to(self.device)
+        # one sequence at a time: a second copy of all logits would be the largest thing in memory
+        each = [F.cross_entropy(x.float(), y, reduction="none") for x, y in zip(logits, targets, strict=True)]
+        return torch.stack(each)
+
+    def losses_without(self, question: ablation.Question, memory: int, memory_gb: float) -> ablation.Losses:
+        """The plain path, as many windows at once as memory_gb holds."""
+        every_pattern = question.kind == "pattern_preserving"
+        n = self.batch_that_fits(question.tokens.shape[1] - 1, memory_gb, every_pattern=every_pattern)
+        return ablation.plain_in_parts(self, question, n)
 
     def encode(self, text: str) -> Tensor:
         """Tokens [pos] of a text, nothing added; put `start_token_id` in front where a measure wants it."""
@@ -370,25 +379,66 @@ class Pretrained:
         own = getattr(self.tokenizer, "bos_token", None)
         return next((vocabulary[t] for t in ([name] if name else [own, *START_TOKENS]) if t in vocabulary), None)
 
-    @cached_property
-    def weights_hash(self) -> str:
-        """SHA-256 of every parameter's name, shape and value: equal for equal models, however they were stored."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(f"{name} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
-
-    def batch_that_fits(self, n_pos: int, n_bytes: float = 3e9, every_pattern: bool = False) -> int:
-        """How many sequences of n_pos tokens one recorded call can take within n_bytes, weights included; at least 1.
+    def batch_that_fits(
+        self, n_pos: int, memory_gb: float = 3, own: int = OWN_BATCH, every_pattern: bool = False
+    ) -> int:
+        """How many sequences of n_pos tokens one recorded call can take within memory_gb, weights included; at least 1.
 
         Per sequence: logits and one copy of them, 4 patterns of one layer, and the widest MLP's intermediates;
         every_pattern: one pattern of every layer besides. The interpreter and its libraries take LIBRARIES.
         """
         weights = sum(parameter.numel() * parameter.element_size() for parameter in self.model.parameters())
-        patterns = (4 + self.n_layers * every_pattern) * self.n_heads * n_pos
-        sequence = 4 * n_pos * (2 * self.d_vocab + patterns + 20 * self.d_model)
-        return max(1, int((n_bytes - LIBRARIES - weights) // sequence))
+        layers = 4 + self.n_layers if every_pattern else 4
+        sequence = 4 * n_pos * (2 * self.d_vocab + layers * self.n_heads * n_pos + 20 * self.d_model)
+        return max(1, int((memory_gb * 1e9 - LIBRARIES - weights) // sequence))
+
+    # ----------------------------------------------------------------------------- its weights, as circuits read them
+
+    def head_weights(self, layer: int, fold_norm: bool = True) -> HeadWeights:
+        """One layer's heads, copies. Raises ConfigError for a family that is not known (`no_weights`)."""
+        return pretrained_weights(self, layer, fold_norm)
+
+    def embedding(self) -> Tensor:
+        """W_E [d_vocab, d_model]; a family's position embeddings (GPT-2) are not in it."""
+        return embedding(self)
+
+    def unembedding(self) -> Tensor:
+        """W_U [d_model, d_vocab] with the final norm's gain and centring in it."""
+        return unembedding(self)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        return parameters_hash(self.model)
+
+    @cached_property
+    def no_weights(self) -> str:
+        try:
+            family_of(self)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def no_qk(self) -> str:
+        if self.no_weights:
+            return self.no_weights
+        return "rotary positions stand between W_Q and W_K" if family_of(self).rotary else ""
+
+    @property
+    def no_writing(self) -> str:
+        return "a pretrained model's heads are given patterns, but nothing else to write"
+
+    # -------------------------------------------------------------------------------- its baseline
+
+    def untrained(self, seed: int = 0) -> Pretrained:
+        """A model of the same architecture with random weights, as transformers draws them."""
+        transformers = import_transformers()
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed + 1)
+            made = transformers.AutoModelForCausalLM.from_config(
+                self.model.config, attn_implementation=ATTENTION, dtype=torch.float32
+            )
+        return Pretrained(made.to(self.device), self.tokenizer, f"{self.name}, untrained")
 
 
 def same_weights(a: Pretrained, b: Pretrained) -> bool:

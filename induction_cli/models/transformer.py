@@ -1,73 +1,22 @@
 """The transformer of the paper: decoder-only, attention-only or with MLPs, pre-LayerNorm, untied embeddings.
 
-Interventions and recordings are data: `record` names what to keep, `Patch` says what to change.
-Axis order everywhere: pattern [batch, head, query, key]; z [batch, pos, head, d_head]; residual [batch, pos, d_model].
+It satisfies `protocol.Model`, where recordings, patches and the order of axes are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from induction_cli.config import ModelConfig, check_group
-
-RECORDABLE = ("residual", "pattern", "z")
-Record = Iterable[str] | Mapping[str, Callable[[Tensor], Tensor]]
-
-
-@dataclass
-class Activations:
-    """What was asked for, one entry per layer; `residual` has one more, the stream after the last layer."""
-
-    residual: list[Tensor] = field(default_factory=list)  # [batch, pos, d_model] before each layer, then after the last
-    pattern: list[Tensor] = field(default_factory=list)  # [batch, head, query, key]
-    z: list[Tensor] = field(default_factory=list)  # [batch, pos, head, d_head], before W_O, before any patch
-
-
-@dataclass
-class Patch:
-    """What to change in a forward pass. An empty patch changes nothing.
-
-    head_scale: [layer, head], factor on each head's result; 0 removes the head, 1 leaves it.
-    head_fill: [layer, head, d_head], the z that takes the removed share's place (mean ablation).
-    patterns: {layer: [batch or 1, head, query, key]}, attention patterns used instead of the model's own.
-    """
-
-    head_scale: Tensor | None = None
-    head_fill: Tensor | None = None
-    patterns: Mapping[int, Tensor] = field(default_factory=dict)
-
-    def check(self, n_layers: int, n_heads: int, d_head: int, batch: int, n_pos: int) -> None:
-        """Raise ValueError when a part does not fit the model and tokens it is to be applied to."""
-        for name, part, shape in (
-            ("head_scale", self.head_scale, (n_layers, n_heads)),
-            ("head_fill", self.head_fill, (n_layers, n_heads, d_head)),
-        ):
-            if part is not None and tuple(part.shape) != shape:
-                raise ValueError(f"patch.{name} has shape {tuple(part.shape)}, the model needs {shape}")
-        if self.head_fill is not None and self.head_scale is None:
-            raise ValueError("patch.head_fill needs patch.head_scale to say which heads it fills")
-        for layer, pattern in self.patterns.items():
-            if layer not in range(n_layers):
-                raise ValueError(f"patch.patterns names layer {layer}, the model has layers 0 to {n_layers - 1}")
-            if tuple(pattern.shape) not in {(b, n_heads, n_pos, n_pos) for b in (1, batch)}:
-                raise ValueError(
-                    f"patch.patterns[{layer}] has shape {tuple(pattern.shape)}, "
-                    f"the model needs {(batch, n_heads, n_pos, n_pos)}"
-                )
-
-    def apply(self, layer: int, z: Tensor) -> Tensor:
-        """z [batch, pos, head, d_head] of one layer with the heads scaled and filled."""
-        if self.head_scale is None:
-            return z
-        scale = self.head_scale[layer].to(z)[:, None]
-        fill = 0 if self.head_fill is None else self.head_fill[layer].to(z)
-        return z * scale + (1 - scale) * fill
+from induction_cli.measures.losses import per_token_loss
+from induction_cli.models import ablation
+from induction_cli.models.heads import HeadWeights, block_weights, centred
+from induction_cli.models.protocol import OWN_BATCH, Activations, Patch, Record, Recorder, parameters_hash
 
 
 def sinusoids(n_pos: int, d: int) -> Tensor:
@@ -127,9 +76,11 @@ class Attention(nn.Module):
         q, k, v = self.split(q), self.split(k), self.split(v)
         if self.positions == "rotary":
             q, k = rotate(q), rotate(k)
-        if self.smear_alpha is not None:
-            k = smear(k, self.smear_alpha)
-        return q, k, v
+        return q, self.smeared(k), v
+
+    def smeared(self, k: Tensor) -> Tensor:
+        """Keys [..., head, pos, d_head] as queries meet them: smeared where the model smears them."""
+        return k if self.smear_alpha is None else smear(k, self.smear_alpha)
 
     def values(self, x: Tensor) -> Tensor:
         """Values alone, [batch, head, pos, d_head]; all that is left to compute when the pattern is given."""
@@ -202,6 +153,8 @@ class Transformer(nn.Module):
         super().__init__()
         check_group("model", config)
         self.config = config
+        self.n_layers, self.n_heads, self.d_head = config.n_layers, config.n_heads, config.d_head
+        self.d_model, self.d_vocab, self.n_ctx = config.d_model, config.d_vocab, config.n_ctx
         self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
         self.W_pos = nn.Parameter(torch.empty(config.n_ctx, config.d_model)) if config.positions == "learned" else None
         self.blocks: list[Block] = nn.ModuleList(Block(config) for _ in range(config.n_layers))  # type: ignore
@@ -236,11 +189,15 @@ class Transformer(nn.Module):
                 normal(block.mlp.W_in, 1 / math.sqrt(config.d_model))
                 normal(block.mlp.W_out, config.init.output_gain / math.sqrt(config.d_mlp))
 
+    @property
+    def device(self) -> torch.device:
+        return self.W_E.device
+
     def embed(self, tokens: Tensor) -> Tensor:
         """The residual stream before the first layer, [batch, pos, d_model]."""
-        if tokens.shape[1] > self.config.n_ctx:
-            raise ValueError(f"{tokens.shape[1]} tokens, but the model's context holds {self.config.n_ctx}")
-        residual = F.embedding(tokens, self.W_E)
+        if tokens.shape[1] > self.n_ctx:
+            raise ValueError(f"{tokens.shape[1]} tokens, but the model's context holds {self.n_ctx}")
+        residual = F.embedding(tokens.to(self.device), self.W_E)
         return residual if self.W_pos is None else residual + self.W_pos[: tokens.shape[1]]
 
     def query_key_positions(self, n_pos: int) -> Tensor | None:
@@ -256,7 +213,7 @@ class Transformer(nn.Module):
             residual = block.after_attention(residual + block.attention.result(z))
         return self.ln_final(residual)
 
-    def forward(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None):
+    def forward(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None) -> Any:
         """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations).
 
         record: names out of RECORDABLE, or {name: reduction}; a reduction is applied to each layer's tensor as it
@@ -265,45 +222,101 @@ class Transformer(nn.Module):
         """
         if record is None and patch is None:
             return self.final_residual(tokens) @ self.W_U
-        residual, kept = self.run(tokens, record or (), patch or Patch())
-        logits = self.ln_final(residual) @ self.W_U
-        return logits if record is None else (logits, kept)
+        recorder = Recorder(record or ())
+        logits = self.ln_final(self.run(tokens, recorder, patch or Patch())) @ self.W_U
+        return logits if record is None else (logits, recorder.kept)
 
+    @torch.no_grad()
     def activations(self, tokens: Tensor, record: Record) -> Activations:
         """What `forward` records, without the logits, and no further than the last thing to record."""
-        return self.run(tokens, record, Patch(), stop_early=True)[1]
+        recorder = Recorder(record)
+        self.run(tokens, recorder, Patch(), stop_early=True)
+        return recorder.kept
 
-    def run(self, tokens: Tensor, record: Record, patch: Patch, stop_early: bool = False) -> tuple[Tensor, Activations]:
-        """The residual stream after the last layer (with stop_early: as far as it was needed), and what was kept."""
-        reductions = dict(record) if isinstance(record, Mapping) else {name: lambda kept: kept for name in record}
-        if unknown := set(reductions) - set(RECORDABLE):
-            raise ValueError(f"cannot record {', '.join(sorted(unknown))}; there are {', '.join(RECORDABLE)}")
-        batch, n_pos = tokens.shape
-        config, pos, kept = self.config, self.query_key_positions(n_pos), Activations()
-        patch.check(config.n_layers, config.n_heads, config.d_head, batch, n_pos)
-
-        def keep(name: str, value: Tensor) -> None:
-            if name in reductions:
-                getattr(kept, name).append(reductions[name](value))
-
-        residual = self.embed(tokens)
+    def run(self, tokens: Tensor, recorder: Recorder, patch: Patch, stop_early: bool = False) -> Tensor:
+        """The residual stream after the last layer; with stop_early, as far as the recorder needed it."""
+        patch.check(self, tokens)
+        pos, residual = self.query_key_positions(tokens.shape[1]), self.embed(tokens)
         for layer, block in enumerate(self.blocks):
-            keep("residual", residual)
+            recorder.keep("residual", residual)
             attention, x = block.attention, block.ln_attention(residual)
-            if "pattern" in reductions or layer in patch.patterns:
+            if recorder.wants("pattern") or layer in patch.patterns:
                 if layer in patch.patterns:
                     pattern, v = patch.patterns[layer].to(x), attention.values(x)
                 else:
                     q, k, v = attention.queries_keys_values(x, pos)
                     pattern = attention.pattern(q, k)
-                keep("pattern", pattern)
-                if stop_early and layer == config.n_layers - 1 and set(reductions) == {"pattern"}:
-                    break
+                recorder.keep("pattern", pattern)
+                if stop_early and layer == self.n_layers - 1 and set(recorder.reductions) == {"pattern"}:
+                    return residual
                 z = (pattern @ v).transpose(1, 2)
             else:
                 z = attention(x, pos)
-            keep("z", z)
-            residual = block.after_attention(residual + attention.result(patch.apply(layer, z)))
-        else:
-            keep("residual", residual)
-        return residual, kept
+            for head, given in patch.patterns_of(layer).items():
+                z = z.clone()
+                z[:, :, head] = given.to(x) @ attention.values(x)[:, head]
+            recorder.keep("z", z)
+            written = attention.result(patch.apply(layer, z))
+            if layer in patch.written:
+                written = written + patch.written[layer].to(x)
+            residual = block.after_attention(residual + written)
+        recorder.keep("residual", residual)
+        return residual
+
+    @torch.no_grad()
+    def losses(self, tokens: Tensor, patch: Patch | None = None) -> Tensor:
+        """Per-token losses in nats, [batch, pos], of tokens [batch, pos + 1]; column i - 1 is index i."""
+        tokens = tokens.to(self.device)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        if patch is None:
+            return per_token_loss(self.final_residual(inputs), self.W_U, targets)
+        return per_token_loss(self.ln_final(self.run(inputs, Recorder(), patch)), self.W_U, targets)
+
+    def losses_without(self, question: ablation.Question, memory: int, memory_gb: float) -> ablation.Losses:
+        """The fast path; memory: bytes for what lies between. Our models fit whatever memory_gb says."""
+        return ablation.fast(self, question, memory)
+
+    def batch_that_fits(self, n_pos: int, memory_gb: float, own: int = OWN_BATCH, every_pattern: bool = False) -> int:
+        """`own`: our models are small."""
+        return own
+
+    # ----------------------------------------------------------------------------- its weights, as circuits read them
+
+    def head_weights(self, layer: int, fold_norm: bool = True) -> HeadWeights:
+        """One layer's heads; with fold_norm LayerNorm's gain, shift and centring are in them."""
+        return block_weights(self.blocks[layer], fold_norm)
+
+    @torch.no_grad()
+    def embedding(self) -> Tensor:
+        """W_E [d_vocab, d_model], centred as LayerNorm does it."""
+        return centred(self.W_E)
+
+    @torch.no_grad()
+    def unembedding(self) -> Tensor:
+        """W_U [d_model, d_vocab] with the gain of the final LayerNorm."""
+        return self.ln_final.weight[:, None] * self.W_U
+
+    @property
+    def weights_hash(self) -> str:
+        return parameters_hash(self)
+
+    @property
+    def no_weights(self) -> str:
+        return ""
+
+    @property
+    def no_qk(self) -> str:
+        rotary = self.config.positions == "rotary"
+        return "rotary positions stand between W_Q and W_K" if rotary else ""
+
+    @property
+    def no_writing(self) -> str:
+        return ""
+
+    @torch.no_grad()
+    def untrained(self, seed: int = 0) -> Transformer:
+        """A model of the same shape with random weights; every head writes."""
+        fresh, generator = Transformer(self.config, seed=seed + 1), torch.Generator().manual_seed(seed)
+        for block in fresh.blocks:  # ours start at 0, and heads that write nothing have no copying score
+            block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)), generator=generator)
+        return fresh.to(self.device).eval()

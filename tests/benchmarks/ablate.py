@@ -141,7 +141,7 @@ def sweeps(size: tuple[int, ...], score_only: bool) -> dict[str, Sweep]:
         at = torch.cat((at, torch.randint(n_ctx, (sequences, 1), generator=random)), 1)
 
     def ours() -> Tensor:
-        losses = ablation.fast(model, tokens, positions=at)
+        losses = ablation.fast(model, ablation.Question(tokens, positions=at))
         return torch.cat((losses.clean[None], losses.ablated))
 
     return {
