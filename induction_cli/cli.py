@@ -246,12 +246,24 @@ def export(
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
-    """Run directories and overrides: what holds '=' and is no path that exists is an override."""
-    overrides = [text for text in arguments if "=" in text and not os.path.exists(text)]
-    run_dirs = [Path(text) for text in arguments if text not in overrides]
+    """Run directories and overrides: what holds '=' and is no path is an override."""
+    overrides = [text for text in arguments if is_override(text)]
+    run_dirs = [Path(text) for text in arguments if not is_override(text)]
+    for text in overrides:  # a folder of a sweep is called as a setting is: seed=0
+        key = text.partition("=")[0]
+        named = any(other.startswith(f"{key}=") for other in arguments if not is_override(other))
+        if named:
+            raise ConfigError(
+                f"there is no run directory '{text}'; if it is a setting, write the folders as ./{key}=..."
+            )
     if not run_dirs:
         raise ConfigError("there is no RUN_DIR among the arguments; give at least one")
     return run_dirs, overrides
+
+
+def is_override(text: str) -> bool:
+    key = text.partition("=")[0]
+    return "=" in text and not os.path.exists(text) and ("/" not in key or key.startswith("hydra/"))
 
 
 def run(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import logging
+import math
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from importlib import import_module
@@ -27,7 +28,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import Glob, Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -40,6 +41,7 @@ from omegaconf.errors import (
 
 from induction_cli import config as schemas
 from induction_cli.config import ConfigError, require
+from induction_cli.config.documented import as_yaml
 from induction_cli.config.settings import settings_of
 from induction_cli.runs.files import beside
 
@@ -47,6 +49,8 @@ log = logging.getLogger(__name__)
 
 TAKE_MODELS = {"score", "ablate", "generalize", "circuits"}  # commands whose RUN_DIR may be any model source
 GO_ON = {"reproduce"}  # commands that go on with a folder of theirs
+HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.*", "hydra/sweeper", "hydra.sweeper.*")
+MOST_JOBS = 10_000  # of a sweep
 
 
 class SweepFailed(Exception):
@@ -117,6 +121,11 @@ def no_option(group: str, name: object) -> str:
     return f"no {group} '{name}'; there are {', '.join(options)}"
 
 
+def no_run_dir(text: str, schema: type) -> str:
+    """How a message begins where runs and settings are named side by side: a run's name may hold '=' too."""
+    return f"there is no run directory '{text}', and " if "run_dirs" in wanted(schema) else ""
+
+
 def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
@@ -173,25 +182,49 @@ def quote(value: object) -> str:
 
 def read_overrides(overrides: list[str], schema: type, multirun: bool) -> list[Override]:
     """Parse what was typed; refuse what has no setting, comes twice, or sweeps without being asked to."""
-    known, parser, seen = wanted(schema), OverridesParser.create(), set()
-    parsed = []
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
     for text in overrides:
         try:
             override = parser.parse_overrides([text])[0]
         except OverrideParseException as error:
-            raise ConfigError(explain(error, schema)) from error
-        key, value = override.key_or_group, override.value()
-        if key in seen:
-            raise ConfigError(f"{key} is given twice")
-        if not override.is_hydra_override() and key not in known:
-            raise ConfigError(no_setting(key, known))
-        if (beside("conf") / key).is_dir() and isinstance(value, int | float):  # Hydra's message names no key
-            raise ConfigError(no_option(key, value))
-        if override.is_sweep_override() and not multirun:
-            raise ConfigError(f"'{text}' asks for several runs; add -m, or write a list as {key}=[...]")
-        seen.add(key)
+            raise ConfigError(no_run_dir(text, schema) + explain(error, schema)) from error
+        except ValueError:  # a whole number of thousands of digits
+            raise ConfigError(f"cannot read '{text[:40]}...'; it is too long for a number")
+        key = override.key_or_group
+        require(all(key != other.key_or_group for other in parsed), f"{key} is given twice")
+        if not key.startswith("hydra"):
+            require(key in wanted(schema), no_run_dir(text, schema) + no_setting(key, wanted(schema)))
+        refuse_what_cannot_be_set(override, text, multirun)
+        sweeps = override.is_sweep_override() and not multirun
+        require(not sweeps, f"'{text}' asks for several runs; add -m, or write a list as {key}=[...]")
         parsed.append(override)
     return parsed
+
+
+def refuse_what_cannot_be_set(override: Override, text: str, multirun: bool) -> None:
+    """Raise ConfigError where Hydra would do something else than was meant, or say so without naming the key."""
+    key, value = override.key_or_group, override.value()
+    if key.startswith("hydra"):
+        allowed = any(key == name or (name.endswith("*") and key.startswith(name[:-1])) for name in HYDRA)
+        require(allowed, f"{key} cannot be set here; of Hydra's own settings there are {', '.join(HYDRA)}")
+        other = "hydra.run.dir" if multirun else "hydra.sweep.dir"
+        instead = "hydra.sweep.dir takes its place" if multirun else "without it, hydra.run.dir says where a run goes"
+        require(key != other, f"{other} is for commands {'without' if multirun else 'with'} -m; {instead}")
+        require(not key.endswith(".dir") or value not in (None, ""), f"{key} is empty; it must be a folder")
+    elif override.is_add():
+        raise ConfigError(f"'{text}' adds a setting that is there; write it without +")
+    elif override.is_delete():
+        raise ConfigError(f"'{text}' takes {key} away, which a command needs; {key}=... changes it")
+    elif override.package is not None:
+        raise ConfigError(f"'{text}' moves {key} to another place; write {key}=...")
+    elif (beside("conf") / key).is_dir():
+        if not override.is_sweep_override():
+            require(isinstance(value, str | QuotedString), no_option(key, "null" if value is None else value))
+    elif override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise ConfigError(
+            f"'{text}' lists files of conf/{key}/, and there are none; write {key}=A,B or {key}=range(A,B)"
+        )
 
 
 def recipe_overrides(command: str, name: str | None) -> list[str]:
@@ -211,15 +244,34 @@ def run_dir_overrides(schema: type, run_dirs: Sequence[Path | str]) -> list[str]
 
 
 def each_job(overrides: list[Override]) -> list[list[str]]:
-    """The overrides of each job of a sweep. Values that only Hydra can list (globs, intervals) are left out."""
+    """The overrides of each job of a sweep, one at least. Values that only Hydra can list (intervals) are left out."""
     axes = []
     for override in overrides:
         if not override.is_sweep_override():
             axes.append([str(override.input_line)])
-        elif override.is_discrete_sweep() and override.value_type != ValueType.GLOB_CHOICE_SWEEP:
+        elif override.is_discrete_sweep():
             key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            axes.append([f"{key}={value}" for value in swept_values(override)])
+            require(bool(axes[-1]), f"'{override.input_line}' names no value, so there is nothing to run")
+        many = math.prod(map(len, axes)) > MOST_JOBS
+        require(not many, f"'{override.input_line}' makes more than {MOST_JOBS} runs; sweep over fewer values")
     return [list(job) for job in itertools.product(*axes)]
+
+
+def swept_values(override: Override) -> list[str]:
+    """At most one more than there may be jobs."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(sorted(path.stem for path in (beside("conf") / override.key_or_group).glob("*.yaml")))
+    return list(itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+
+
+def refuse_twins(jobs: list[list[str]], configs: list[Any]) -> None:
+    """Raise ConfigError where two jobs of a sweep have the same settings, and so would write into the same folder."""
+    seen: dict[str, list[str]] = {}
+    for job, config in zip(jobs, configs, strict=True):
+        twin = seen.setdefault(repr(config), job)
+        require(twin is job, f"the sweep has one run twice: {' '.join(job)}")
 
 
 def plain(composed: DictConfig) -> Any:
@@ -245,7 +297,7 @@ def compose(command: str, jobs: list[list[str]]) -> list[Any]:
 
 def show(configs: list[Any]) -> None:
     """As YAML, one document a job."""
-    print("---\n".join(OmegaConf.to_yaml(OmegaConf.structured(config)) for config in configs), end="")
+    print("---\n".join(map(as_yaml, configs)), end="")
 
 
 # ------------------------------------------------------------------------------------------------ running
@@ -291,6 +343,8 @@ def discard_empty(out_dir: Path, command: str) -> None:
     nothing = {".hydra", ".lock", f"{command}.log", "multirun.yaml"}
     if out_dir.is_dir() and nothing.issuperset(path.name for path in out_dir.iterdir()):
         shutil.rmtree(out_dir)
+        with suppress(OSError):  # where others stand in it
+            os.removedirs(os.path.relpath(out_dir.parent))
 
 
 def job(composed: DictConfig) -> float | None:
@@ -397,7 +451,9 @@ def start(
         require(Path(path).is_dir() or is_model(command, path), f"there is no run directory '{path}'")
     recipe = recipe_overrides(command, experiment)
     parsed = read_overrides([*run_dir_overrides(schema, run_dirs), *overrides], schema, multirun)
-    configs = compose(command, [[*recipe, *job_overrides] for job_overrides in each_job(parsed)])
+    jobs = each_job(parsed)
+    configs = compose(command, [[*recipe, *job_overrides] for job_overrides in jobs])
+    refuse_twins(jobs, configs)
     if print_config:
         return show(configs)
     out_dir = choose_folder(command, configs[0], run_dirs, parsed, multirun)

@@ -305,9 +305,10 @@ def test_share_of_nothing_is_no_share():
 # ------------------------------------------------------------------------------------------------ the room
 
 
-@pytest.mark.parametrize("changes", [{}, {"d_mlp": 17}, {"n_layers": 1}], ids=["two_layers", "mlp", "one_layer"])
-def test_run_writes_its_room_and_nothing_else(tmp_path, changes):
-    model = shaken(n_ctx=67, d_vocab=61, **changes)
+@pytest.fixture
+def a_run(tmp_path, request) -> RunDir:
+    """A finished run of an untrained model; its changes may be given as a parameter."""
+    model = shaken(n_ctx=67, d_vocab=61, **getattr(request, "param", {}))
     trained = TrainConfig(model=model.config, data=DataConfig("repeats", cache_dir=str(tmp_path / "cache")))
     trained.data.repeat_tokens = 20_011
     trained.evaluation = EvaluationConfig(early_index=7, late_index=61, half_width=1, n_sequences=3)
@@ -318,6 +319,15 @@ def test_run_writes_its_room_and_nothing_else(tmp_path, changes):
     for step in (0, 5):
         run.write_snapshot(model.state_dict(), step, 100 * step)
     run.write_meta(status="done")
+    return run
+
+
+KINDS_OF_RUN = {"two_layers": {}, "mlp": {"d_mlp": 17}, "one_layer": {"n_layers": 1}}
+
+
+@pytest.mark.parametrize("a_run", KINDS_OF_RUN.values(), ids=KINDS_OF_RUN, indirect=True)
+def test_run_writes_its_room_and_nothing_else(a_run):
+    run = a_run
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     value = circuits.run(CircuitsConfig(str(run.path), n_examples=4, n_controls=2), run.path / "circuits")
     assert isinstance(value, float)
@@ -326,9 +336,16 @@ def test_run_writes_its_room_and_nothing_else(tmp_path, changes):
     new -= {path.relative_to(run.path) for path in before}
     assert {path.parts[0] for path in new} == {"circuits"}
     stems = {path.stem for path in new}
-    assert ("paths" in stems) == (not model.config.d_mlp)
+    assert ("paths" in stems) == (not run.config().model.d_mlp)
     assert ("composition" in stems) and ("qk_terms" in stems)
     assert {"ov_eigenvalues", "ideal_head", "ideal_head_controls", "composition_rank", "qk_separation"} <= stems
+
+
+def test_a_run_with_nothing_to_replace(a_run):
+    """Without induction heads and controls the table has its columns and no row, and the share is not known."""
+    value = circuits.run(CircuitsConfig(str(a_run.path), n_examples=4, n_controls=0), a_run.path / "circuits")
+    table = a_run.folder("circuits").table("ideal_head")
+    assert math.isnan(value) and not len(table) and {"role", "variant", "share_low"} <= set(table.columns)
 
 
 def test_plots_leave_their_tables_alone(built, repeats, heads, ideal):

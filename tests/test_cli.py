@@ -6,17 +6,19 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from typer.testing import CliRunner
 
 from induction_cli import cli, config, launch
 from induction_cli.config import ConfigError, ScoreConfig, TrainConfig
+from induction_cli.config.documented import as_yaml
 
 RECIPES = sorted(launch.beside("experiments").glob("*/*.yaml"))
 ODD = "a=b, c d'e\"f{g}[h]$i#%(x)\\"
@@ -108,6 +110,29 @@ MISTAKES = {
     "train seed=0 seed=1": "seed is given twice",
     "train --layers 2 model.n_layers=1": "model.n_layers is given twice",
     "train model.d_model=0": "model.d_model is 0; it must be at least 1",
+    "train evaluation.batch_size=-1": "evaluation.batch_size is -1; it must be at least 1",
+    "train optimizer.betas=[2,3]": "optimizer.betas has 2.0; it must be finite and below 1",
+    "train model.smear_init=nan": "model.smear_init is nan; it must be finite",
+    "train seed=1e400": "seed is 'inf'; it must be a whole number",
+    "train model=null": "no model 'null'; there are attention_only, with_mlp",
+    "train model=[a]": "no model '['a']'; there are attention_only, with_mlp",
+    "smear ~model": "'~model' takes model away, which a command needs; model=... changes it",
+    "train ~seed": "'~seed' takes seed away",
+    "train +seed=1": "'+seed=1' adds a setting that is there; write it without +",
+    "train model@data=with_mlp": "'model@data=with_mlp' moves model to another place; write model=...",
+    "train -m seed=glob(*)": "'seed=glob(*)' lists files of conf/seed/, and there are none",
+    "train -m model=glob(z*)": "'model=glob(z*)' names no value, so there is nothing to run",
+    "train -m seed=range(0,0)": "'seed=range(0,0)' names no value, so there is nothing to run",
+    "train -m seed=0,0": "the sweep has one run twice: seed=0",
+    "train -m model.n_layers=1,2 seed=3,3": "the sweep has one run twice: model.n_layers=1 seed=3",
+    "train -m seed=range(0,1000000000000)": "'seed=range(0,1000000000000)' makes more than 10000 runs",
+    "train hydra.job.name=evil": "hydra.job.name cannot be set here; of Hydra's own settings there are hydra.run.dir",
+    "train hydra/job_logging=none": "hydra/job_logging cannot be set here",
+    "train hydra={a:1}": "hydra cannot be set here",
+    "train hydra.run.dir=null": "hydra.run.dir is empty; it must be a folder",
+    "train hydra.sweep.dir=x": "hydra.sweep.dir is for commands with -m; without it, hydra.run.dir says",
+    "train -m seed=1,2 hydra.run.dir=x": "hydra.run.dir is for commands without -m; hydra.sweep.dir takes its place",
+    f"train seed={'9' * 5000}": "cannot read 'seed=99999",
     "train data=files": "data.paths is empty",
     "train -e nope": "no recipe 'nope' for train; there are ",
     "train --layer 2": "No such option: --layer (Possible options: --layers)",
@@ -119,16 +144,30 @@ MISTAKES = {
     "score": "Missing argument 'SOURCE'",
     "score nope": "there is no run directory 'nope'",
     "pertoken-pca seed=1": "there is no RUN_DIR among the arguments; give at least one",
+    "pertoken-pca runs/seed=1 seed=3": "there is no run directory 'runs/seed=1'",
+    "compare . model.n_layers=1,seed=3": "there is no run directory 'model.n_layers=1,seed=3', and cannot read",
+    "compare . model.n_layers=1": "there is no run directory 'model.n_layers=1', and no setting 'model.n_layers'",
 }
 
 
-@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistyped_run_among_runs_is_no_setting(capsys, room):
+    """Folders of a sweep are called as settings are."""
+    Path("seed=0").mkdir()
+    assert cli.run(["pertoken-pca", "seed=0", "seed=7"]) == 2
+    assert (
+        "there is no run directory 'seed=7'; if it is a setting, write the folders as ./seed="
+        in capsys.readouterr().err
+    )
+    assert printed_config(capsys, "pertoken-pca", "./seed=0", "seed=7")["seed"] == 7
+
+
+@pytest.mark.parametrize("typed", MISTAKES, ids=[typed[:60] for typed in MISTAKES])
 def test_mistake_is_one_line_and_creates_nothing(typed, capsys, room, tmp_path):
     assert cli.run(typed.split()) == 2
     out, err = capsys.readouterr()
     assert err.startswith(f"error: {MISTAKES[typed]}")
     assert err.count("\n") == 1 and not out and not room.seen
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.iterdir())
 
 
 RECIPE_MISTAKES = {
@@ -195,6 +234,26 @@ def test_print_config_of_a_sweep_has_one_document_a_job(capsys):
     assert cli.run(["train", "-m", "model.n_layers=1,2", "seed=range(0,2)", "--print-config"]) == 0
     documents = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [(d["model"]["n_layers"], d["seed"]) for d in documents] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("command", sorted(path.stem for path in launch.beside("conf").glob("*.yaml")))
+def test_print_config_explains_and_reads_back(command, capsys):
+    Path("x").mkdir()
+    schema = launch.schema_of(command)
+    runs = ["x"] if {"run_dir", "run_dirs"} & set(launch.wanted(schema)) else []
+    assert cli.run([command.replace("_", "-"), *runs, "--print-config"]) == 0
+    text = capsys.readouterr().out
+    assert all("  # " in line for line in text.splitlines())
+    given = launch.run_dir_overrides(schema, runs)
+    assert yaml.safe_load(text) == asdict(launch.compose(command, [given])[0])
+
+
+@pytest.mark.parametrize(
+    "odd", ["1e3", "null", "yes", "01", "a: b", "# c", "two\nlines", "é\u2028😀", ODD, "", " x ", "1_0"]
+)
+def test_odd_text_reads_back(odd):
+    data = config.DataConfig(name=odd, paths=[odd, odd])
+    assert yaml.safe_load(as_yaml(data)) == OmegaConf.to_container(OmegaConf.create(as_yaml(data))) == asdict(data)
 
 
 def test_recipe_then_override(capsys):

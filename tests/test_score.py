@@ -487,9 +487,19 @@ def test_damaged_snapshot_is_named_and_nothing_is_written(copied):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=f"{path.name} is damaged"):
+    with pytest.raises(RunError, match=f"^[^ ]*{path.name} is damaged"):  # not: does not fit its config
         score.run(settings(run.path), run.path / "score")
     assert not (run.path / "score").exists()
+
+
+@pytest.mark.parametrize(
+    "of_another", [{"n_ctx": 64}, {"text_file": "x"}, {"start_token": "x"}, {"allow_pickle": True}]
+)
+def test_settings_that_a_run_has_no_use_for_are_refused(copied, of_another):
+    [name] = of_another
+    with pytest.raises(ConfigError, match=f"^{name} is .*is for pretrained models; leave it out"):
+        score.run(replace(settings(copied), **of_another), copied / "score")
+    assert not list(copied.rglob("score"))
 
 
 def test_snapshot_of_another_model_is_refused(copied):

@@ -110,7 +110,7 @@ class Setting:
 
 
 @cache
-def settings_of(schema: type) -> tuple[Setting, ...]:
+def settings_of(schema: Any) -> tuple[Setting, ...]:
     """The settings of a schema in the order they are written; groups are not opened."""
     kinds = get_type_hints(schema)
     return tuple(

@@ -106,9 +106,9 @@ def head_scores(model: Model, held_out: HeldOut, n_examples: int) -> dict[str, T
 
 def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = "cpu") -> Transformer:
     """The model as it was at a snapshot. Raises RunError where the file is damaged or does not fit its config."""
-    model = Transformer(run.config().model)
+    model, weights = Transformer(run.config().model), run.read_snapshot(snapshot)
     try:
-        model.load_state_dict(run.read_snapshot(snapshot))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise RunError(
             f"{snapshot.path} does not fit {run.config_file}: {str(error).splitlines()[-1].strip()}"

@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 # Training tokens of a step, where they are known: Biderman et al. 2023, 1,024 sequences of 2,048 tokens.
 TOKENS_PER_STEP = {"EleutherAI/pythia-": 1024 * 2048}
 WINDOW = 512  # tokens of context in a pretrained model's windows of text, where nothing else is asked
+NOT_OF_RUNS = ("n_ctx", "start_token", "text_file", "allow_pickle")  # which have their own text and context
 PROSE = 600_000  # characters of the text a pretrained model is measured on
 
 
@@ -203,6 +204,11 @@ def sources_of(config: SourceConfig) -> list[Source]:
     for source in found:
         layers = source.room.config().model.n_layers if source.room else 1
         require(layers > 0, f"'{config.run_dir}' has no attention layer; there is nothing to score")
+        for name in NOT_OF_RUNS if source.room else ():
+            value = getattr(config, name, None)
+            require(
+                not value, f"{name} is '{value}', and {source.name} is a run; it is for pretrained models; leave it out"
+            )
     return found
 
 

@@ -253,7 +253,8 @@ def show(room: RunDir) -> None:
     found = (ideal.role == "induction").any()
     for row in room.table("not_applicable").itertuples():
         console.print(f"not applicable: {row.part} ({row.why})", highlight=False, soft_wrap=True)
-    console.print(shown if found else "There are no induction heads at this snapshot; only controls were replaced.")
+    replaced = "only controls were" if len(ideal) else "nothing was"
+    console.print(shown if found else f"There are no induction heads at this snapshot; {replaced} replaced.")
     say(f"plots   {relative(room.path / 'plots')}", console)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 import torch
@@ -162,4 +162,7 @@ def ideal_rows(
                     "share_high": high,
                 }
             )
-    return pd.DataFrame(rows)
+    intervals = [f"{name}{end}" for name in ("effect", "regained", "share") for end in ("", "_low", "_high")]
+    measured = ["scale", "examples", "loss", "loss_ablated", "loss_ideal", *intervals]
+    variant = [each.name for each in fields(Ideal)]  # named, as there may be no head to replace
+    return pd.DataFrame(rows, columns=[*at, "on", "role", "heads", *variant, *measured])
