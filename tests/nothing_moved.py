@@ -37,7 +37,7 @@ COMMANDS = [
     ["recall", "-e", "smoke", "threads=1", "hydra.run.dir=runs/recall/smoke"],
     ["reproduce", "-e", "smoke", "hydra.run.dir=runs/reproduce/smoke"],
 ]
-LONGER = ["train", "-e", "smoke", "threads=1", "tokens=400_000", "hydra.run.dir=runs/train/longer"]
+LONGER = ["train", "-e", "smoke", "threads=1", "tokens=200_000", "data.epochs=20", "hydra.run.dir=runs/train/longer"]
 # seconds, and what is measured in them
 TIMES = {"tokens_per_second", "seconds"}
 
