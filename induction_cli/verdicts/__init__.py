@@ -6,8 +6,11 @@ that interval lies. `decide` makes the verdict of them. Nothing here runs a mode
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import yaml
 
@@ -34,3 +37,15 @@ def verdicts(paths: Paths, claims: list[dict], argument: int = 0) -> list[Verdic
     """The verdict of every claim of an argument (0: of all) from the tables of runs and folders of runs."""
     asked = [claim["id"] for claim in claims if argument in (0, claim["argument"])]
     return [decide(claim, CLAIMS[claim](paths) if claim in CLAIMS else []) for claim in asked]
+
+
+class VerdictsPackage(ModuleType):
+    """`induction.verdicts(FOLDER)` of the Python API is called by this package's name, so the package can be called."""
+
+    def __call__(self, *folders: str | Path) -> Any:
+        from induction_cli import api
+
+        return api.verdicts(*folders)
+
+
+sys.modules[__name__].__class__ = VerdictsPackage
