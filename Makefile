@@ -15,7 +15,7 @@ EVIDENCE ?= runs/evidence
 SEEDS ?= 0,1,2
 TWO_LAYERS = $(EVIDENCE)/train/*n_layers=2*
 
-.PHONY: help setup chromium test test-fast lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
+.PHONY: help setup chromium test test-fast docs lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,10 @@ test: lint $(VENV)/pretrained $(LENS)/installed chromium  ## lint, types, every 
 
 test-fast: $(VENV)/pretrained  ## the tests that are not marked slow, under two minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not slow"
+
+docs: setup  ## the reference of the Python API, the measures, the settings and the tables, into docs/
+	$(VENV)/bin/pdoc induction_cli.api induction_cli.measures induction_cli.models.protocol --output-directory docs
+	$(VENV)/bin/python -m induction_cli.reference docs
 
 lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check .
