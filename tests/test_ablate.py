@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from hand_made import write_table
 
 from induction_cli import training
 from induction_cli.config import (
@@ -171,7 +172,7 @@ def fed(run, tmp_path):
             made.write_config(replace(run.config(), seed=seed))
             made.write_meta(status="done")
             window = {"start_tokens": [100.0], "end_tokens": [200.0], "score_before": [-0.05]}
-            made.write_table("phase_change", pd.DataFrame(window))
+            write_table(made, "phase_change", pd.DataFrame(window))
             room, rows, chains = made.folder("ablate"), [], []
             for step, formed in ((0, 0.0), (1, 0.1), (2, 1.0), (3, 1.0)):
                 for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
@@ -188,14 +189,14 @@ def fed(run, tmp_path):
                     for chain in range(8):
                         noise = 1e-3 * (chain - 3.5) * formed
                         chains.append({**who, "chain": chain, "in_context_learning_change": change + noise})
-            room.write_table("ablation", pd.DataFrame(rows))
-            room.write_table("ablation_by_chain", pd.DataFrame(chains))
+            write_table(room, "ablation", pd.DataFrame(rows))
+            write_table(room, "ablation_by_chain", pd.DataFrame(chains))
             sets = [("induction", joint), *[("random", 0.01 * i) for i in range(5)]]
             base = {"kind": "pattern_preserving", "score": -0.55}
             values = [
                 {**base, "set": s, "in_context_learning_change": v, "low": v - 0.05, "high": v + 0.05} for s, v in sets
             ]
-            room.write_table("sets", pd.DataFrame(values))
+            write_table(room, "sets", pd.DataFrame(values))
         return RunDir(tmp_path)
 
     return feed

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from conftest import D_VOCAB, KINDS, N_HEADS, N_POS, small_config
 from hand_built import BETA, induction_model
+from hand_made import write_table
 from matplotlib.figure import Figure
 
 from induction_cli.config import CircuitsConfig, ConfigError, DataConfig, EvaluationConfig, TrainConfig
@@ -315,7 +316,7 @@ def a_run(tmp_path, request) -> RunDir:
     run = RunDir(tmp_path / "run")
     run.write_config(trained)
     counts = open_corpus(trained.data, trained.model.d_vocab).token_counts()
-    run.write_table("token_counts", pd.DataFrame({"count": counts}))
+    write_table(run, "token_counts", pd.DataFrame({"count": counts}))
     for step in (0, 5):
         run.write_snapshot(model.state_dict(), step, 100 * step)
     run.write_meta(status="done")

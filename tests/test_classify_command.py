@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import write_table
 
 from induction_cli import cli
 from induction_cli.config import ClassifyConfig, ConfigError, NestedConfig
@@ -175,8 +176,10 @@ def verdict(claim: str, *paths: Path) -> str:
 
 
 def jumps(path: Path, shares: list[float], system: str = "network") -> Path:
-    RunDir(path).write_table(
-        "jumps", pd.DataFrame({"system": system, "seed": range(len(shares)), "rise": 1.0, "share": shares})
+    write_table(
+        RunDir(path),
+        "jumps",
+        pd.DataFrame({"system": system, "seed": range(len(shares)), "rise": 1.0, "share": shares}),
     )
     return path
 
@@ -199,7 +202,7 @@ def test_abruptness(shares, says, tmp_path):
 
 def onsets(path: Path, **steps) -> Path:
     rows = [("network", seed, event, step) for event, each in steps.items() for seed, step in enumerate(each)]
-    RunDir(path).write_table("onsets", pd.DataFrame(rows, columns=["system", "seed", "event", "step"]))
+    write_table(RunDir(path), "onsets", pd.DataFrame(rows, columns=["system", "seed", "event", "step"]))
     return path
 
 
@@ -225,7 +228,7 @@ def final(path: Path, *points: dict, system: str = "network", seeds: int = 3, n_
         reached = {name: point[name] for name in ("in_context", "in_weights")}
         reached |= {f"{name}_probability": value for name, value in reached.items()}
         rows += [{**settings, "system": system, "seed": seed, **reached} for seed in range(seeds)]
-    RunDir(path).write_table("final", pd.DataFrame(rows))
+    write_table(RunDir(path), "final", pd.DataFrame(rows))
     return path
 
 
@@ -280,7 +283,7 @@ def jump_times(path: Path, predicted: float, outer: float, seeds: int = 3) -> Pa
         for seed in range(seeds)
         for time in (10.0, 30.0, 70.0)
     ]
-    RunDir(path).write_table("jump_times", pd.DataFrame(rows))
+    write_table(RunDir(path), "jump_times", pd.DataFrame(rows))
     return path
 
 

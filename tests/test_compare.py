@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hand_made import write_table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -71,11 +72,11 @@ def scored(
     }
     if "score" in rooms:
         for table, rows in tables.items():
-            run.folder("score").write_table(table, rows)
+            write_table(run.folder("score"), table, rows)
     if "ablate" in rooms:
         value = np.where(induction, 0.3, 0.0)
         rows = heads.assign(kind="pattern_preserving", in_context_learning_change=value, before_after=-value)
-        run.folder("ablate").write_table("ablation", rows)
+        write_table(run.folder("ablate"), "ablation", rows)
     return run
 
 
@@ -84,13 +85,13 @@ def paths_room(folder: Path, runs: list[RunDir]) -> RunDir:
     room = RunDir(folder)
     names = [f"name {i}" for i in range(len(runs))]
     where = [f"../{run.path.relative_to(folder.parent).as_posix()}" for run in runs]
-    room.write_table("runs", pd.DataFrame({"run": names, "path": where}))
+    write_table(room, "runs", pd.DataFrame({"run": names, "path": where}))
     parts = [
         pd.DataFrame({"run": n, "step": TOKENS, "tokens": TOKENS, "pc1": TOKENS, "pc2": i}) for i, n in enumerate(names)
     ]
-    room.write_table("pertoken_pca", pd.concat(parts))
+    write_table(room, "pertoken_pca", pd.concat(parts))
     pairs = [["turn", a, b, 0.2, 0.1, 0.3] for i, a in enumerate(names) for b in names[i + 1 :]]
-    room.write_table("turn_pairs", pd.DataFrame(pairs, columns=["kind", "run", "other", "correlation", "low", "high"]))
+    write_table(room, "turn_pairs", pd.DataFrame(pairs, columns=["kind", "run", "other", "correlation", "low", "high"]))
     return room
 
 
@@ -259,7 +260,7 @@ def pretrained(folder: Path) -> RunDir:
     (room.path / ".hydra").mkdir(parents=True)
     room.config_file.write_text("run_dir: hf:someone/small-model\n")
     heads = pd.DataFrame({"step": 0, "tokens": 0, "layer": [0, 1, 2], "head": [0, 1, 1], "measure": "prefix_matching"})
-    room.write_table("head_scores", heads.assign(value=0.5, head_type=["other", "induction", "other"], note=""))
+    write_table(room, "head_scores", heads.assign(value=0.5, head_type=["other", "induction", "other"], note=""))
     learning = {
         "step": 0,
         "tokens": 0,
@@ -268,7 +269,7 @@ def pretrained(folder: Path) -> RunDir:
         "low": -0.7,
         "high": -0.5,
     }
-    room.write_table("in_context_learning", pd.DataFrame([learning]))
+    write_table(room, "in_context_learning", pd.DataFrame([learning]))
     return room
 
 
@@ -276,7 +277,7 @@ def test_pretrained_models_stand_beside_runs(tmp_path):
     scored(tmp_path / "runs", 2)
     pretrained(tmp_path / "score" / "now")
     gathered = RunDir(tmp_path / "runs" / "score")  # tables of several runs under each other are no model
-    gathered.write_table("head_scores", pd.DataFrame({"run": ["x"], "layer": [0], "head": [0]}))
+    write_table(gathered, "head_scores", pd.DataFrame({"run": ["x"], "layer": [0], "head": [0]}))
     tables = compared(tmp_path / "runs", tmp_path / "score", out=tmp_path / "out")
     assert tables["models"].group.tolist() == ["attention-only", "pretrained"]
     row = tables["models"].iloc[1]
@@ -320,7 +321,7 @@ def test_without_a_scored_run_there_is_nothing_to_compare(tmp_path):
 def test_damaged_table_is_named(tmp_path):
     run = scored(tmp_path / "runs", 2)
     run.folder("score").table_file("by_chain").write_text("")
-    refused(r"by_chain.csv is damaged.*run its command again", tmp_path / "runs")
+    refused(r"by_chain.csv is damaged.*run induction score again", tmp_path / "runs")
 
 
 def test_columns_of_a_figure():

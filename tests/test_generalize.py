@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import small_config
 from hand_built import induction_model
+from hand_made import write_table
 
 from induction_cli.config import ConfigError, GeneralizeConfig, TrainConfig
 from induction_cli.data import train_tokenizer
@@ -518,7 +519,7 @@ def a_run(folder, n_ctx: int, monkeypatch) -> RunDir:
     run.write_config(config)
     run.write_meta(status="done")
     run.write_tokenizer(tokenizer.to_str())
-    run.write_table("token_counts", pd.DataFrame({"count": np.arange(290) + 1}))
+    write_table(run, "token_counts", pd.DataFrame({"count": np.arange(290) + 1}))
     run.write_snapshot(Transformer(config.model, seed=1).state_dict(), 5, 500)
     tokens = np.array(tokenizer.encode(text).ids)
     corpus = SimpleNamespace(tokens=lambda split: tokens)

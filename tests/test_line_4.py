@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import write_table
 
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import CLAIMS, decide
@@ -39,9 +40,9 @@ def room(folder: Path, name: str, seed: int | None = None, changes: dict | None 
     """A room of `generalize`: of a run where there is a seed, else of a pretrained model."""
     made = RunDir(folder)
     rows = [[statistic, *numbers] for statistic, numbers in (HOLDS | (changes or {})).items()]
-    made.write_table("claims", pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]))
-    made.write_table("head_behaviours", pd.DataFrame({"layer": [0]}))
-    made.write_table("source", pd.DataFrame([{"source": name, "pretrained": seed is None, "seed": seed}]))
+    write_table(made, "claims", pd.DataFrame(rows, columns=["statistic", "value", "low", "high"]))
+    write_table(made, "head_behaviours", pd.DataFrame({"layer": [0]}))
+    write_table(made, "source", pd.DataFrame([{"source": name, "pretrained": seed is None, "seed": seed}]))
     return made
 
 
@@ -115,5 +116,5 @@ def test_a_room_is_found_once_and_the_last_of_a_pretrained_model_counts(tmp_path
 
 def test_the_joint_room_of_a_folder_of_runs_is_no_model(tmp_path):
     joint = RunDir(tmp_path / "generalize")
-    joint.write_table("head_behaviours", pd.DataFrame({"layer": [0]}))
+    write_table(joint, "head_behaviours", pd.DataFrame({"layer": [0]}))
     assert CLAIMS["4a"]([tmp_path]) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import write_table
 
 from induction_cli.config import ModelConfig, TrainConfig
 from induction_cli.runs.run_dir import RunDir
@@ -42,8 +43,8 @@ def taken_apart(
         }
         for step in (0, 9):  # the last one counts
             rows += [[step, layer, head, measure, value * (step > 0), kind] for measure, value in values.items()]
-    room.write_table("heads", pd.DataFrame(rows, columns=["step", "layer", "head", "measure", "value", "head_type"]))
-    room.write_table("composition_rank", pd.DataFrame({"rank": range(1, 1 + len(ranks)), "rank_apart": ranks}))
+    write_table(room, "heads", pd.DataFrame(rows, columns=["step", "layer", "head", "measure", "value", "head_type"]))
+    write_table(room, "composition_rank", pd.DataFrame({"rank": range(1, 1 + len(ranks)), "rank_apart": ranks}))
     kept = {
         ("text", "induction_together", "ideal copy"): (0.7, 0.6, 0.8),
         ("text", "induction_together", "ideal"): (0.99, 0.98, 1.0),  # with its own OV: not what is judged
@@ -52,7 +53,7 @@ def taken_apart(
     } | (shares or {})
     table = pd.DataFrame([[*key, *value] for key, value in kept.items()])
     table.columns = pd.Index(["on", "role", "variant", "share", "share_low", "share_high"])
-    room.write_table("ideal_head", table)
+    write_table(room, "ideal_head", table)
     random = np.random.default_rng(seed)
     scores = []
     for layer, head in HEADS:
@@ -63,7 +64,7 @@ def taken_apart(
             scores += [[9, layer, head, weights, np.nan if weights == "qk_trace" and layer == 0 else of_weights]]
             scores += [[0, layer, head, weights, 77.0]]
     made = pd.DataFrame(scores, columns=["step", "layer", "head", "measure", "value"])
-    run.folder("score").write_table("head_scores", made)
+    write_table(run.folder("score"), "head_scores", made)
     return run
 
 
@@ -136,17 +137,17 @@ def test_5d_is_of_two_layers(tmp_path):
 def test_5e_takes_the_one_head_where_there_is_one_and_nothing_where_it_has_no_effect(tmp_path):
     run = taken_apart(tmp_path)
     room, table = run.folder("circuits"), run.folder("circuits").table("ideal_head")
-    room.write_table("ideal_head", table[table.role == "induction"])
+    write_table(room, "ideal_head", table[table.role == "induction"])
     (effect,) = CLAIMS["5e"]([tmp_path])
     assert effect.value == 0.99
-    room.write_table("ideal_head", table[table.role == "induction"].assign(share=np.nan))
+    write_table(room, "ideal_head", table[table.role == "induction"].assign(share=np.nan))
     assert CLAIMS["5e"]([tmp_path]) == []
-    room.write_table("ideal_head", table[:0])
+    write_table(room, "ideal_head", table[:0])
     assert CLAIMS["5e"]([tmp_path]) == []
 
 
 def test_a_run_without_induction_heads_says_nothing(tmp_path):
     run = taken_apart(tmp_path, ranks=())
     room, heads = run.folder("circuits"), run.folder("circuits").table("heads")
-    room.write_table("heads", heads.assign(head_type="other"))
+    write_table(room, "heads", heads.assign(head_type="other"))
     assert [CLAIMS[claim]([tmp_path]) for claim in ("5a", "5b", "5d")] == [[], [], []]

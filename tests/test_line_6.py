@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import write_table
 from test_verdicts import WINDOW, scored
 
 from induction_cli.config import ModelConfig, TrainConfig
@@ -44,8 +45,8 @@ def room(folder: Path, **tables: pd.DataFrame) -> RunDir:
     empty = {"spreads": ["seed", "when", "spread", "low", "high"], "path_turns": ["kind", "run", "other", *ENDS]}
     empty["learning_speed"] = ["run", "group", "parameters", "seed", "score_slope", "low", "high", *SLOPES]
     for name, columns in empty.items():
-        found.write_table(name, tables.get(name, pd.DataFrame(columns=columns)))
-    found.write_table("models", table)
+        write_table(found, name, tables.get(name, pd.DataFrame(columns=columns)))
+    write_table(found, "models", table)
     return found
 
 
@@ -179,6 +180,6 @@ def test_only_the_largest_comparison_counts(tmp_path):
     """Rooms of the same runs would count them twice."""
     room(tmp_path / "compare", spreads=spreads(*[(0.1, 0.05, 0.14)] * 3))
     smaller = room(tmp_path / "runs" / "compare", spreads=spreads(*[(0.9, 0.8, 1)] * 3))
-    smaller.write_table("models", smaller.table("models").head(2))
+    write_table(smaller, "models", smaller.table("models").head(2))
     effects = CLAIMS["6b"]([tmp_path, tmp_path / "runs"])
     assert [effect.value for effect in effects] == [0.1] * 3

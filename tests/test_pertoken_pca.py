@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import small_config
+from hand_made import write_table
 
 from induction_cli import training
 from induction_cli.config import (
@@ -72,7 +73,7 @@ def runs(trained, tmp_path) -> Path:
     shutil.copytree(trained / "runs", tmp_path / "runs")
     deep = RunDir(tmp_path / "runs" / "layers_2")
     tokens = [snapshot.tokens for snapshot in deep.snapshots()]
-    deep.write_table("phase_change", pd.DataFrame({"start_tokens": [tokens[2]], "end_tokens": [tokens[4]]}))
+    write_table(deep, "phase_change", pd.DataFrame({"start_tokens": [tokens[2]], "end_tokens": [tokens[4]]}))
     return tmp_path / "runs"
 
 

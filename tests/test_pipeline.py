@@ -51,7 +51,7 @@ def run(config: Work, out_dir: Path) -> float:
             time.sleep(0.01)
     if config.does == "wait":
         time.sleep(600)
-    RunDir(out_dir).write_table("value", pd.DataFrame({"value": [config.value]}))
+    RunDir(out_dir).write_table("token_counts", pd.DataFrame({"token": [0], "count": [config.value]}))
     return 0.0
 
 
@@ -127,15 +127,15 @@ def test_a_changed_setting_repeats_what_depends_on_it(tmp_path):
     go(CHAIN, tmp_path)
     go([step("a", 7), *CHAIN[1:]], tmp_path)
     assert calls(tmp_path) == {"a": 2, "b": 2, "c": 1, "d": 2}
-    assert RunDir(tmp_path / "a").table("value").value.item() == 7
+    assert RunDir(tmp_path / "a").table("token_counts")["count"].item() == 7
 
 
 def test_a_lost_folder_is_made_again(tmp_path):
     go(CHAIN, tmp_path)
-    (tmp_path / "c" / "tables" / "value.csv").unlink()
+    (tmp_path / "c" / "tables" / "token_counts.csv").unlink()
     os.rename(tmp_path / "c", tmp_path / "gone")
     go(CHAIN, tmp_path)
-    assert calls(tmp_path)["c"] == 2 and (tmp_path / "c" / "tables" / "value.csv").exists()
+    assert calls(tmp_path)["c"] == 2 and (tmp_path / "c" / "tables" / "token_counts.csv").exists()
 
 
 @pytest.mark.parametrize(("does", "error"), [("fail", "the value does not fit"), ("kill", "was killed by signal 9")])
@@ -179,7 +179,7 @@ import pandas as pd
 from {measure} import measure
 from induction_cli.runs.run_dir import RunDir
 def run(config, out_dir):
-    RunDir(out_dir).write_table("value", pd.DataFrame({{"value": [measure()]}}))
+    RunDir(out_dir).write_table("token_counts", pd.DataFrame({{"token": [0], "count": [measure()]}}))
     return 0.0
 """
 
@@ -207,7 +207,7 @@ def test_a_changed_measure_is_done_again(tmp_path, monkeypatch):
     new_process()
     _, said = go(steps, root)
     assert "done     one" in said and "1 of 2 steps are done already" in said
-    assert [RunDir(root / name).table("value").value.item() for name in ("one", "two")] == [20, 1]
+    assert [RunDir(root / name).table("token_counts")["count"].item() for name in ("one", "two")] == [20, 1]
     new_process()
 
 
@@ -221,20 +221,20 @@ def test_finished_steps_of_another_folder_are_linked(tmp_path):
     (one / "a" / "score").mkdir()  # the room of another step
     _, said = go(CHAIN, two, elsewhere=memory.done_elsewhere([one]))
     assert calls(two) == Counter() and "reused" in said
-    pairs = [root / "a" / "tables" / "value.csv" for root in (one, two)]
+    pairs = [root / "a" / "tables" / "token_counts.csv" for root in (one, two)]
     assert pairs[0].stat().st_ino == pairs[1].stat().st_ino
     assert (two / "a" / "train.log").stat().st_ino != (one / "a" / "train.log").stat().st_ino  # logs are written into
     assert not (two / "a" / "score").exists()
-    RunDir(two / "a").write_table("value", pd.DataFrame({"value": [99]}))
-    assert RunDir(one / "a").table("value").value.item() == 1
+    RunDir(two / "a").write_table("token_counts", pd.DataFrame({"token": [0], "count": [99]}))
+    assert RunDir(one / "a").table("token_counts")["count"].item() == 1
 
 
 def test_nothing_is_taken_over_what_is_there(tmp_path):
     one = tmp_path / "one"
     go([step("a", 1)], one)
-    RunDir(tmp_path / "mine").write_table("value", pd.DataFrame({"value": [5]}))
+    RunDir(tmp_path / "mine").write_table("token_counts", pd.DataFrame({"token": [0], "count": [5]}))
     assert not memory.take_over(one / "a", tmp_path / "mine")
-    assert RunDir(tmp_path / "mine").table("value").value.item() == 5
+    assert RunDir(tmp_path / "mine").table("token_counts")["count"].item() == 5
 
 
 def test_the_folder_of_the_same_steps_is_found(tmp_path):
@@ -310,7 +310,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 def test_an_interruption_ends_all_and_is_remembered(tmp_path, number):
     root = tmp_path / "root"
     process = launched([step("a", does="wait"), step("b")], root)
-    until(lambda: calls(root)["a"] == 1 and (root / "b" / "tables" / "value.csv").exists(), "both steps")
+    until(lambda: calls(root)["a"] == 1 and (root / "b" / "tables" / "token_counts.csv").exists(), "both steps")
     worker = pid_of(root, "a")
     process.send_signal(number)
     _, said = process.communicate()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hand_made import write_table
 
 from induction_cli import cli, launch
 from induction_cli.config import ConfigError, DataConfig, RecallConfig
@@ -171,19 +172,19 @@ def tables(folder: Path, values: list[float], n_layers=2, positions="absolute", 
     ]
     seeds = list(zip(who, values, strict=True))
     steps = [{**w, "step": step, "in_context_accuracy": v if step else 0.0} for w, v in seeds for step in (0, 9)]
-    room.write_table("training", pd.DataFrame(steps))
-    room.write_table(
-        "probes", pd.DataFrame([{**w, "step": 9, "probe": "previous_recall", "value": v} for w, v in seeds])
+    write_table(room, "training", pd.DataFrame(steps))
+    write_table(
+        room, "probes", pd.DataFrame([{**w, "step": 9, "probe": "previous_recall", "value": v} for w, v in seeds])
     )
     pairs = [{**w, "first": a, "second": b, "ratio": v} for w, v in seeds for a, b in recall.ORDER]
-    room.write_table("order", pd.DataFrame(pairs))
+    write_table(room, "order", pd.DataFrame(pairs))
     far = [{**w, "length": at, "in_context_accuracy": v if at == 68 else 1} for w, v in seeds for at in (17, 34, 68)]
-    room.write_table("lengths", pd.DataFrame(far))
+    write_table(room, "lengths", pd.DataFrame(far))
     agreed = [{**w, "over": over, "correlation": v, "error": 1.0} for w, v in seeds for over in ("cells", "prompts")]
-    room.write_table("agreement", pd.DataFrame(agreed))
+    write_table(room, "agreement", pd.DataFrame(agreed))
     balance = [{**w, "global_count": c, "balance": 1 + v, "predicted_balance": 1} for w, v in seeds for c in (0, 1)]
-    room.write_table("balance", pd.DataFrame(balance))
-    room.write_table("prompts", pd.DataFrame([{**w, "context_count": 6} for w, _ in seeds]))
+    write_table(room, "balance", pd.DataFrame(balance))
+    write_table(room, "prompts", pd.DataFrame([{**w, "context_count": 6} for w, _ in seeds]))
     return folder
 
 
@@ -221,12 +222,12 @@ def test_a_balance_that_is_never_reached_counts_as_the_largest_count(tmp_path):
     balance = made.table("balance")
     balance.loc[balance.seed == 0, "predicted_balance"] = np.nan  # trained balances at 1, predicted at 6 or more
     balance.loc[balance.seed == 1, ["balance", "predicted_balance"]] = np.nan  # neither: nothing to compare
-    made.write_table("balance", balance)
+    write_table(made, "balance", balance)
     assert [(e.seed, e.value, e.holds) for e in CLAIMS["8k"]([made.path])] == [(0, 5, False), (2, 0, True)]
 
 
 def test_other_rooms_are_left_alone(tmp_path):
-    RunDir(tmp_path).write_table("training", pd.DataFrame({"step": [0], "tokens": [0], "loss": [1.0]}))
+    write_table(RunDir(tmp_path), "training", pd.DataFrame({"step": [0], "tokens": [0], "loss": [1.0]}))
     assert all(CLAIMS[claim]([tmp_path]) == [] for claim in (*KINDS, *BELOW))
 
 

@@ -62,27 +62,32 @@ def test_lock_is_held_against_other_processes(run):
 
 
 def test_full_disk_leaves_what_was_there(run, monkeypatch):
-    run.write_table("scores", pd.DataFrame({"step": [1]}))
+    run.write_table("token_counts", pd.DataFrame({"token": [0], "count": [1]}))
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(RunError, match="the disk is full"):
-        run.write_table("scores", pd.DataFrame({"step": [2]}))
-    assert run.table("scores").step.tolist() == [1]
-    assert [path.name for path in (run.path / "tables").iterdir()] == ["scores.csv"]  # no half-written file
+        run.write_table("token_counts", pd.DataFrame({"token": [0], "count": [2]}))
+    assert run.table("token_counts")["count"].tolist() == [1]
+    assert [path.name for path in (run.path / "tables").iterdir()] == ["token_counts.csv"]  # no half-written file
+
+
+def training_rows(step: int) -> pd.DataFrame:
+    columns = ["step", "tokens", "loss", "learning_rate", "tokens_per_second"]
+    return pd.DataFrame([[step, 64 * step, 0.1 * step, 0.01, 99.0]], columns=columns)
 
 
 def test_growing_table_forgets_the_future(run):
     table = run.growing_table("training")
     for step in range(5):
-        table.append(pd.DataFrame({"step": [step], "loss": [0.1 * step]}))
+        table.append(training_rows(step))
         table.flush()
     before = run.table_file("training").read_bytes()
     again = run.growing_table("training", before_step=3)
     for step in (3, 4):
-        again.append(pd.DataFrame({"step": [step], "loss": [0.1 * step]}))
+        again.append(training_rows(step))
     again.flush()
     assert run.table_file("training").read_bytes() == before
 

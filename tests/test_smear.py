@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hand_made import write_table
 
 from induction_cli import training
 from induction_cli.config import (
@@ -139,8 +140,8 @@ def made(path: Path, config: SmearConfig, smeared: bool, half: float, noise: flo
         for t, s in zip(tokens, curve, strict=True)
         for i, shift in enumerate(chains)
     ]
-    run.write_table("by_chain", pd.DataFrame(rows))
-    run.write_table("phase_change", pd.DataFrame({"start_tokens": [half - 100]}))
+    write_table(run, "by_chain", pd.DataFrame(rows))
+    write_table(run, "phase_change", pd.DataFrame({"start_tokens": [half - 100]}))
     return run
 
 
@@ -164,8 +165,8 @@ def test_intervals_of_pairs_are_paired(config, tmp_path):
     table = vanilla.table("by_chain")
     late = table.chain == 2
     table.loc[late, "in_context_learning_score"] = -np.clip(table.tokens[late] / 1800, 0, 1)
-    vanilla.write_table("by_chain", table)
-    smeared.write_table("by_chain", table.assign(tokens=table.tokens / 2))
+    write_table(vanilla, "by_chain", table)
+    write_table(smeared, "by_chain", table.assign(tokens=table.tokens / 2))
     onsets, shifts = smear.onset_rows([vanilla, smeared], tmp_path)
     assert (onsets.high - onsets.low > 100).all()
     assert shifts[["ratio", "low", "high"]].iloc[0].tolist() == pytest.approx([0.5] * 3)

@@ -6,6 +6,7 @@ import pytest
 
 from induction_cli import cli
 from induction_cli.runs.run_dir import RunDir
+from induction_cli.runs.tables import spec_of
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,25 @@ def test_reproduce(here):
     """All steps of the pipeline, from training to the page."""
     assert cli.run(["reproduce", "-e", "smoke"]) == 0
     assert (next(Path("runs/reproduce").iterdir()) / "report.html").exists()
+
+
+def test_every_table_keeps_its_contract(here):
+    """Of all that the commands above wrote: columns, their order and types, and keys that tell rows apart."""
+    found = set()
+    for path in Path("runs").rglob("tables/*.csv"):
+        rows = RunDir(path.parent.parent).table(path.stem)  # refuses a value of another type
+        spec = spec_of(path.stem, rows.columns)
+        found.add(spec.name)
+        assert not spec.missing(rows.columns), path
+        assert list(rows.columns) == [name for name in spec.columns if name in rows], path
+        key = [name for name in spec.key if name in rows]
+        assert not rows.duplicated(key).any() if key else len(rows) <= 1, path
+    assert found >= {
+        "train/training",
+        "recall/training",
+        "score/events",
+        "classify/events",
+        "recall/events",
+        "verdicts",
+    }
+    assert len(found) > 70

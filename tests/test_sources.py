@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from conftest import N_HEADS, small_config
+from hand_made import write_table
 
 from induction_cli.config import AblateConfig, CircuitsConfig, ConfigError, ScoreConfig, TrainConfig
 from induction_cli.data import train_tokenizer
@@ -58,7 +59,7 @@ def run(tmp_path, text) -> RunDir:
     made.write_config(config)
     made.write_meta(status="done")
     made.write_tokenizer(text.tokenizer.to_str())
-    made.write_table("token_counts", pd.DataFrame({"count": np.arange(280)[::-1] + 1}))
+    write_table(made, "token_counts", pd.DataFrame({"count": np.arange(280)[::-1] + 1}))
     for step in (0, 5):
         made.write_snapshot(Transformer(config.model, seed=step).state_dict(), step, step * 100)
     return made
@@ -111,7 +112,7 @@ def test_a_folder_of_runs_is_one_source_each(run):
     again = RunDir(run.path.parent / "b_run")
     again.write_meta(status="done")
     again.write_config(run.config())
-    again.write_table("token_counts", run.table("token_counts"))
+    write_table(again, "token_counts", run.table("token_counts"))
     again.write_snapshot(Transformer(run.config().model).state_dict(), 0, 0)
     assert [source.name for source in open_sources(str(run.path.parent))] == ["a_run", "b_run"]
     with pytest.raises(ConfigError, match="holds 2 runs"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made import write_table
 
 from induction_cli.config import ModelConfig, ReportConfig, TrainConfig
 from induction_cli.evidence import report
@@ -57,23 +58,23 @@ def scored(
         for t in snapshots
         for kind, (value, low, high) in (("exact", (9, 9, 9)), ("windowed", score))
     ]
-    room.write_table("in_context_learning", pd.DataFrame(rows))
-    room.write_table("head_scores", pd.DataFrame({"step": [0]}))
+    write_table(room, "in_context_learning", pd.DataFrame(rows))
+    write_table(room, "head_scores", pd.DataFrame({"step": [0]}))
     windows = pd.DataFrame([window or WINDOW])
-    room.write_table("phase_change", windows[:0] if (n_layers == 1 and window is None) or window == {} else windows)
+    write_table(room, "phase_change", windows[:0] if (n_layers == 1 and window is None) or window == {} else windows)
     onsets = {"induction": (500, 480, 520), "previous_token": (300, 280, 320), **(onsets or {})}
     events = [{"event": name, "onset_tokens": v, "low": low, "high": high} for name, (v, low, high) in onsets.items()]
-    room.write_table("events", pd.DataFrame(events))
+    write_table(room, "events", pd.DataFrame(events))
     inside, outside, low, high = bend or (np.nan,) * 4
     bends = {"inside": inside, "outside": outside, "difference": inside - outside, "low": low, "high": high}
-    room.write_table("loss_bend", pd.DataFrame([bends]))
+    write_table(room, "loss_bend", pd.DataFrame([bends]))
     before, after = slopes
     chain = [
         {"tokens": t, "chain": i, "index_slope": before if t < 500 else after + noise * (i - 1.5)}
         for t in snapshots
         for i in range(4)
     ]
-    room.write_table("by_chain", pd.DataFrame(chain))
+    write_table(room, "by_chain", pd.DataFrame(chain))
     return run.path
 
 
@@ -81,7 +82,7 @@ def turned(folder: Path, rows: dict[str, tuple[float, float, float, float]]) -> 
     """pertoken_pca/tables/turns.csv: degrees, low, high, 95th percentile elsewhere, by run."""
     table = pd.DataFrame([(name, *row) for name, row in rows.items()])
     table.columns = pd.Index(["run", "degrees", "low", "high", "elsewhere_95"])
-    RunDir(folder / "pertoken_pca").write_table("turns", table)
+    write_table(RunDir(folder / "pertoken_pca"), "turns", table)
 
 
 def verdict(folder: Path, claim: str) -> str:

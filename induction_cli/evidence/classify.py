@@ -27,7 +27,8 @@ from induction_cli.minimal.classify_data import Batches, Sequences, draw_classes
 from induction_cli.minimal.classify_measures import PROGRESS, measure
 from induction_cli.plots import classify as plots
 from induction_cli.runs.process import Interrupted, deferred_signals
-from induction_cli.runs.run_dir import RunDir, RunError, Table, relative
+from induction_cli.runs.run_dir import RunDir, RunError, relative
+from induction_cli.runs.tables import Table
 from induction_cli.terminal import say
 
 ACCURACIES = ("in_context", "swapped_labels", "in_weights")
@@ -249,7 +250,7 @@ def redraw_sweep(sweep: RunDir) -> None:
     drawn: list[Path] = []
     while (done := sorted(sweep.path.glob("*/tables/final.csv"))) != drawn:
         drawn = done
-        grid = pd.concat([pd.read_csv(path) for path in done], ignore_index=True)
+        grid = pd.concat([RunDir(path.parent.parent).table("final") for path in done], ignore_index=True)
         sweep.write_table("grid", grid)
         varied = [name for name in grid.columns[: grid.columns.get_loc("system")] if grid[name].nunique() > 1]
         for name in varied:

@@ -63,10 +63,7 @@ class Model:
         rooms = [self.run.folder(command), self.run] if self.trained else [self.run]
         for room in rooms[:1] if command != "score" else rooms:
             if room.table_file(name).exists():
-                try:
-                    return room.table(name)
-                except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-                    raise RunError(f"{room.table_file(name)} is damaged: {error}; run its command again") from error
+                return room.table(name)
         return None
 
     def window(self) -> pd.Series | None:

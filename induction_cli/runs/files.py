@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+
+class RunError(RuntimeError):
+    """Something on disk or in a run that stops us; the message names it and says what would help."""
+
+
+@contextmanager
+def said_plainly() -> Iterator[None]:
+    """Disk errors as RunError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(
+                f"the disk is full ({error.filename or 'writing'}); what was saved before is untouched"
+            ) from error
+        raise
 
 
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:

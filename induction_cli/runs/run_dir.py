@@ -5,7 +5,6 @@ Every write is atomic; nothing is ever unpickled; paths inside files are relativ
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -29,13 +28,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from induction_cli.config import ConfigError, TrainConfig
-from induction_cli.runs.files import write_atomic, write_json
+from induction_cli.runs.files import RunError, said_plainly, write_atomic, write_json
+from induction_cli.runs.tables import Table, read_table, write_table
 
 Config = TypeVar("Config")
-
-
-class RunError(RuntimeError):
-    """Something on disk or in a run that stops us; the message names it and says what would help."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +39,6 @@ class Snapshot:
     step: int
     tokens: int
     path: Path
-
-
-@contextmanager
-def said_plainly() -> Iterator[None]:
-    """Disk errors as RunError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise RunError(
-                f"the disk is full ({error.filename or 'writing'}); what was saved before is untouched"
-            ) from error
-        raise
 
 
 def tensor_hash(tensors: dict[str, Tensor]) -> str:
@@ -111,25 +94,6 @@ def read_config(path: Path, schema: type[Config]) -> Config:
 @cache  # verdicts ask for the same ones hundreds of times
 def parse_config(text: str, schema: type[Config]) -> Config:
     return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text)))  # type: ignore
-
-
-class Table:
-    """A CSV that grows during a run: rows are formatted once, the file is replaced whole at each flush."""
-
-    def __init__(self, path: Path, before_step: int | None = None):
-        """Empty, or the rows of the existing file whose step (first column) is below `before_step`."""
-        self.path, self.text = path, b""
-        if before_step is not None and path.exists():
-            header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-            self.text = header + b"".join(row for row in rows if int(row.split(b",", 1)[0]) < before_step)
-
-    def append(self, rows: pd.DataFrame) -> None:
-        self.text += rows.to_csv(index=False, header=not self.text, float_format="%.9g").encode()
-
-    def flush(self) -> None:
-        if self.text:
-            with said_plainly():
-                write_atomic(self.path, self.text)
 
 
 class RunDir:
@@ -255,14 +219,11 @@ class RunDir:
         return Table(self.table_file(name), before_step)
 
     def table(self, name: str) -> pd.DataFrame:
-        path = self.table_file(name)
-        if not path.exists():
-            raise RunError(f"{path} is missing; run the command that makes it first")
-        return pd.read_csv(path)
+        """A table, its columns of the types that tables.yaml says. Raises RunError naming one that is damaged."""
+        return read_table(self.table_file(name))
 
     def write_table(self, name: str, rows: pd.DataFrame) -> Path:
-        with said_plainly():
-            write_atomic(self.table_file(name), rows.to_csv(index=False, float_format="%.9g").encode())
+        write_table(self.table_file(name), rows)
         return self.table_file(name)
 
     def write_plot(self, name: str, figure: Any) -> Path:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from induction_cli.runs.run_dir import RunError, Table
+from induction_cli.runs.run_dir import RunError
+from induction_cli.runs.tables import Table
 
 
 class StepLog:

@@ -17,7 +17,8 @@ from induction_cli.evaluation.scores import HeldOut, open_held_out
 from induction_cli.measures.losses import cross_entropy
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.process import provenance
-from induction_cli.runs.run_dir import RunDir, Table
+from induction_cli.runs.run_dir import RunDir
+from induction_cli.runs.tables import Table
 from induction_cli.training.log import StepLog
 from induction_cli.training.optimizer import build_optimizers, optimizer_tensors, restore_optimizers
 
