@@ -317,7 +317,7 @@ def path_rooms(run_dirs: Sequence[str], models: list[Model]) -> list[RunDir]:
 def places(room: RunDir, models: list[Model]) -> dict[str, str]:
     """{name in the room's tables: name of the model here}."""
     ours = {model.run.path.resolve(): model.name for model in models}
-    runs = [(str(row.run), (room.path / str(row.path)).resolve()) for row in room.table("runs").itertuples()]
+    runs = [(row.run, (room.path / row.path).resolve()) for row in room.table("runs").itertuples()]
     return {name: ours[path] for name, path in runs if path in ours}
 
 
@@ -326,7 +326,7 @@ def path_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
     if not rooms:
         return pd.DataFrame(columns=["model", "tokens", "pc1", "pc2"])
     table = rooms[0].table("pertoken_pca")
-    return table.assign(model=table.run.astype(str).map(places(rooms[0], models))).dropna(subset="model")
+    return table.assign(model=table.run.map(places(rooms[0], models))).dropna(subset="model")
 
 
 def turn_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
@@ -334,7 +334,7 @@ def turn_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=["kind", "run", "other", "correlation", "low", "high"])]
     for room in rooms[:1]:
         table, names = room.table("turn_pairs"), places(room, models)
-        parts.append(table.assign(**{key: table[key].astype(str).map(names) for key in ("run", "other")}))
+        parts.append(table.assign(**{key: table[key].map(names) for key in ("run", "other")}))
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True).dropna()
 
 

@@ -306,7 +306,7 @@ def show(room: RunDir, name: str) -> None:
     console, table = Console(), Table(title=f"Generalisation of {name}", title_justify="left")
     for column in ("claim", "statistic", "value", "95% interval", "remark"):
         table.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
-    for row in room.table("claims").fillna({"remark": ""}).itertuples():
+    for row in room.table("claims").itertuples():
         interval = f"{row.low:+.3f} to {row.high:+.3f}" if pd.notna(row.low) else ""
         table.add_row(
             row.claim, in_words(row.statistic), f"{row.value:.3g}" if pd.notna(row.value) else "-", interval, row.remark

@@ -195,8 +195,7 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     room.write_plot("pertoken_pca", draw_paths(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist()))
     if traces:
         room.write_table("traces", pd.concat(traces))
-        # from memory: read back from the table, tokens such as None and NA would be missing values
-        room.write_page("traces", trace_page(pd.concat(traces)))
+        room.write_page("traces", trace_page(room.table("traces")))
     show(room, turns, shares)
     return float(shares.sum())
 

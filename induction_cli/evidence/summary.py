@@ -67,7 +67,7 @@ def sentence(table: pd.DataFrame) -> str:
 def names(table: pd.DataFrame) -> list[str]:
     """'2 layers, seed 0', short enough for a narrow terminal; the run's own name where that is not unique."""
     short = [f"{row.layers} layer{'s' * (row.layers != 1)}, seed {row.seed}" for row in table.itertuples()]
-    return short if len(set(short)) == len(short) and table.seed.notna().all() else table.run.astype(str).tolist()
+    return short if len(set(short)) == len(short) and table.seed.notna().all() else table.run.tolist()
 
 
 def show(table: pd.DataFrame, room: RunDir) -> None:

@@ -84,8 +84,8 @@ def scores(run: RunDir) -> tuple[list[int], list[int], dict[str, list], list[str
             try:
                 table = room.table("head_scores")[["step", "tokens", "layer", "head", "measure", "value"]]
                 break
-            except (ValueError, KeyError) as error:
-                problems.append(f"{room.table_file('head_scores')} is damaged: {' '.join(str(error).split())}")
+            except RunError as error:
+                problems.append(str(error))
     if table is None:
         raise RunError("; ".join(problems) or "it has no head scores; induction score makes them")
     at = table[["step", "tokens"]].drop_duplicates().sort_values("step")
@@ -110,9 +110,9 @@ def described(run: RunDir) -> tuple[dict[str, str], list[str]]:
     definitions, kinds = {}, []
     try:
         table = room.table("definitions")
-        definitions = dict(zip(table["measure"], table["definition"].fillna(""), strict=True))
+        definitions = dict(zip(table["measure"], table["definition"], strict=True))
         heads = room.table("head_scores").query("step == step.max() and measure == 'prefix_matching'")
-        kinds = heads.sort_values(["layer", "head"]).head_type.astype(str).tolist()
+        kinds = heads.sort_values(["layer", "head"]).head_type.tolist()
     except (RunError, ValueError, KeyError, AttributeError, pd.errors.UndefinedVariableError):
         pass  # the explorer does without
     return definitions, kinds

@@ -21,7 +21,7 @@ def pertoken_pca(table: pd.DataFrame, windows: pd.DataFrame, shares: Sequence[fl
     ends = []
     for run, path, colour in runs_of(table):
         axes.plot(path["pc1"], path["pc2"], color=colour, linewidth=1.2, alpha=0.8)
-        for window in windows[windows["run"].astype(str) == run].itertuples():
+        for window in windows[windows["run"] == run].itertuples():
             inside = path[path["tokens"].between(window.start_tokens, window.end_tokens)]
             axes.plot(inside["pc1"], inside["pc2"], color=colour, linewidth=5, alpha=0.5, solid_capstyle="round")
         axes.plot(*path[["pc1", "pc2"]].iloc[0], "o", color=colour, markerfacecolor="white", markersize=7)

@@ -138,7 +138,7 @@ def claim_1f(paths: Paths) -> list[Effect]:
     effects: dict[str, Effect] = {}
     for rows in sorted((table for table in tables if len(table)), key=len, reverse=True):
         for row in rows.dropna(subset=["degrees", "elsewhere_95"]).itertuples():
-            name = str(row.run)
+            name = row.run
             if name in deep and name not in effects:
                 value, low, high = (number - row.elsewhere_95 for number in (row.degrees, row.low, row.high))
                 effects[name] = Effect(name, value, low, high, above(0, low, high), seed=deep[name])

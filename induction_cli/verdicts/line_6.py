@@ -58,10 +58,8 @@ def claim_6c(paths: Paths) -> list[Effect]:
     if room is None or (turns := room.table("path_turns").query("kind == 'turn'")).empty:
         return []
     models = room.table("models").query("n_layers > 1 and group in ('attention-only', 'with MLPs')")
-    kinds = models.assign(run=models.run.astype(str)).set_index("run")[["n_layers", "group", "seed"]]
-    pairs = pd.concat([turns, turns.rename(columns={"run": "other", "other": "run"})]).astype(
-        {"run": str, "other": str}
-    )
+    kinds = models.set_index("run")[["n_layers", "group", "seed"]]
+    pairs = pd.concat([turns, turns.rename(columns={"run": "other", "other": "run"})])
     pairs = pairs.join(kinds, on="run", how="inner").join(kinds.add_prefix("other_"), on="other", how="inner")
     pairs = pairs[(pairs.n_layers != pairs.other_n_layers) | (pairs.group != pairs.other_group)]
     if pairs.seed.nunique() > 1:
@@ -79,7 +77,7 @@ def claim_c1(paths: Paths) -> list[Effect]:
     rows = room.table("learning_speed").dropna(subset=["score_slope", "low"]) if room else pd.DataFrame()
     return [
         Effect(
-            str(row.run), row.score_slope, row.low, row.high,
+            row.run, row.score_slope, row.low, row.high,
             both(above(-0.05, row.low, row.high), below(0.05, row.low, row.high)), seed=int(row.seed),
         )
         for row in rows.itertuples()
