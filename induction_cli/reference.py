@@ -7,6 +7,7 @@ from pathlib import Path
 
 from induction_cli import config as schemas
 from induction_cli.config.settings import settings_of
+from induction_cli.runs import tables
 from induction_cli.runs.files import beside, write_atomic
 
 HEAD = "| setting | default | what it is | limits |\n|---|---|---|---|\n"
@@ -41,6 +42,7 @@ def settings_page() -> str:
 
 def main(folder: Path) -> None:
     write_atomic(folder / "settings.md", settings_page().encode())
+    write_atomic(folder / "tables.md", tables.markdown().encode())
 
 
 if __name__ == "__main__":
