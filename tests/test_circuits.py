@@ -20,7 +20,7 @@ from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
 from induction_cli.mechanism import ideal_head
 from induction_cli.mechanism.examples import Examples, ratio_interval
-from induction_cli.mechanism.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when
+from induction_cli.mechanism.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when, replacements
 from induction_cli.mechanism.term_importance import frozen_run, path_losses, path_tables
 from induction_cli.models.protocol import Patch
 from induction_cli.models.transformer import Transformer
@@ -63,7 +63,7 @@ def heads(built, repeats) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def ideal(built, repeats, heads) -> pd.DataFrame:
     types = heads[["layer", "head", "head_type"]].drop_duplicates()
-    return ideal_rows(built, repeats, types, AT, n_controls=3)
+    return ideal_rows(built, repeats, replacements(types, n_controls=3), AT)
 
 
 def losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -289,7 +289,7 @@ def test_controls_have_no_share(ideal):
 def test_scales_are_fitted_on_other_examples(built, repeats, heads, monkeypatch):
     seen = []
     monkeypatch.setattr(ideal_head, "fitted_scale", lambda model, examples, *_: seen.append(examples.tokens) or 1.0)
-    ideal_rows(built, repeats, heads[["layer", "head", "head_type"]], AT, n_controls=0)
+    ideal_rows(built, repeats, replacements(heads[["layer", "head", "head_type"]], n_controls=0), AT)
     assert seen and all(torch.equal(tokens, repeats.tokens[::2]) for tokens in seen)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from induction_cli.config import EvaluationConfig
 from induction_cli.data import CHAIN
 from induction_cli.measures import circuits, phase_change
+from induction_cli.measures.head_types import PREVIOUS_TOKEN, induction
 from induction_cli.measures.intervals import group_means, mean_interval
 from induction_cli.measures.loss_curve import index_slope
 from induction_cli.measures.losses import in_context_learning_score, loss_around, loss_derivative
@@ -82,19 +83,11 @@ def score_rows(scores: dict[str, Tensor], at: dict) -> pd.DataFrame:
     )
 
 
-INDUCTION = 0.3  # prefix matching from which a head that copies is called an induction head (claims, fixed beforehand)
-PREVIOUS_TOKEN = 0.3  # ours: the paper gives no threshold
-
-
 def head_types(heads: pd.DataFrame) -> pd.DataFrame:
-    """layer,head,head_type from the last snapshot: induction, previous_token or other.
-
-    Where no head has copying eigenvalues, as their weights are not known, prefix matching alone decides.
-    """
+    """layer,head,head_type from the last snapshot: induction, previous_token or other (measures.head_types)."""
     last = heads[heads.step == heads.step.max()].pivot(index=["layer", "head"], columns="measure", values="value")
-    copies = (last.copying_eigenvalues > 0) | last.copying_eigenvalues.isna().all()
-    induction = (last.prefix_matching >= INDUCTION) & copies
-    kind = np.select([induction, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
+    induces = induction(last.prefix_matching.to_numpy(), last.copying_eigenvalues.to_numpy())
+    kind = np.select([induces, last.previous_token >= PREVIOUS_TOKEN], ["induction", "previous_token"], "other")
     return pd.DataFrame({"head_type": kind}, last.index).reset_index()
 
 

@@ -16,8 +16,9 @@ import logging
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,8 @@ def open_source(
         runs = RunDir.find(name)
         require(len(runs) == 1, f"'{name}' holds {len(runs)} runs; name one of them")
         return run_source(runs[0], device)
-    return pretrained_source(name, device, allow_pickle, start_token, text_file)
+    options = {"device": device, "allow_pickle": allow_pickle, "start_token": start_token or None}
+    return pretrained_source(name, text_file, options)
 
 
 def installed_smollm2() -> str:
@@ -288,61 +290,93 @@ def passages(tokens: np.ndarray, n: int, length: int, seed: int, avoid: int = -1
 # ------------------------------------------------------------------------------------------------ pretrained models
 
 
-def pretrained_source(
-    name: str, device: str | torch.device, allow_pickle: bool, start_token: str, text_file: str
-) -> Source:
-    """A pretrained model or a series. The last revision is opened at once, the others when they are loaded."""
-    revisions = expand_series(NAMED[name]() if name in NAMED else name)
-    moments = [moment(revision, place) for place, revision in enumerate(revisions)]
-    if all(found.step != other.step for place, found in enumerate(moments) for other in moments[:place]):
-        moments.sort(key=lambda found: found.step)
-    else:  # revisions without numbers: their order is that of the series
-        moments = [replace(found, step=place, tokens=None) for place, found in enumerate(moments)]
-    order = [str(found.where) for found in moments]
-    kept: dict[str, Pretrained] = {}  # one at a time
-    hashes: dict[str, str] = {}
+@dataclass
+class Revisions:
+    """The revisions of a series, in its order, opened one at a time; a lone model is a series of one.
 
-    def load(found: Moment) -> Pretrained:
+    options: as `open_pretrained`. Says where neighbours have identical weights, as none should.
+    """
+
+    order: list[str]
+    options: dict[str, Any]
+    opened: dict[str, Pretrained] = field(default_factory=dict)  # one at most
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def load(self, found: Moment) -> Pretrained:
         where = str(found.where)
-        if where not in kept:
-            kept.clear()
-            kept[where] = open_pretrained(
-                where, device=device, allow_pickle=allow_pickle, start_token=start_token or None
-            )
-        if len(order) > 1 and where not in hashes:
-            hashes[where] = kept[where].weights_hash
-            for pair in repeated_weights({key: hashes[key] for key in order if key in hashes}):
-                if where in pair and abs(order.index(pair[0]) - order.index(pair[1])) == 1:
-                    log.warning("%s and %s have identical weights; one of the checkpoints is wrong", *pair)
-        return kept[where]
+        if where not in self.opened:
+            self.opened.clear()
+            self.opened[where] = open_pretrained(where, **self.options)
+        if len(self.order) > 1 and where not in self.hashes:
+            self.hashes[where] = self.opened[where].weights_hash
+            self.compare_neighbours(where)
+        return self.opened[where]
 
-    last = load(moments[-1])
+    def compare_neighbours(self, where: str) -> None:
+        for pair in pairwise(self.order):
+            known = [self.hashes[each] for each in pair if each in self.hashes]
+            if where in pair and len(known) == 2 and known[0] == known[1]:
+                log.warning("%s and %s have identical weights; one of the checkpoints is wrong", *pair)
+
+
+def pretrained_source(name: str, text_file: str, options: dict[str, Any]) -> Source:
+    """A pretrained model or a series. The last revision is opened at once, the others when they are loaded.
+
+    options: as `open_pretrained`.
+    """
+    moments = series_moments(expand_series(NAMED[name]() if name in NAMED else name))
+    revisions = Revisions([str(found.where) for found in moments], options)
+    last = revisions.load(moments[-1])
     start = last.start_token_id
     if start is None:
         raise ConfigError(f"{name} names no token that opens a document; name one: start_token='...'")
     tokenizer = getattr(last.tokenizer, "backend_tokenizer", None)
-    text = Text(tokenizer) if tokenizer is not None else None
+    text = None if tokenizer is None else Text(tokenizer)
 
     @cache
     def prose() -> np.ndarray:
-        require(text is not None, f"{name} comes without a tokenizer that knows characters; it cannot read text")
-        return np.array(text.encode(real_text(text_file)).ids)  # type: ignore[union-attr]
+        return prose_tokens(name, text, text_file)
 
-    def opened(evaluation: EvaluationConfig, n_ctx: int) -> Tensor:
-        found = passages(prose(), evaluation.n_examples, n_ctx, evaluation.seed)
+    def windows(n: int, length: int, seed: int) -> Tensor:
+        return passages(prose(), n, length, seed)
+
+    def examples(evaluation: EvaluationConfig, n_ctx: int) -> Tensor:
+        found = windows(evaluation.n_examples, n_ctx, evaluation.seed)
         return torch.cat((torch.full((len(found), 1), start), found), 1)
 
     return Source(
-        name=name if name in NAMED else Path(name).name if name.endswith(".gguf") else name.rstrip("/"),
+        name=shown_name(name),
         snapshots=moments,
-        load=load,
+        load=revisions.load,
         text=text,
         start_token=start,
         counts=rank_counts(last.d_vocab, last.special_token_ids),
-        windows=lambda n, length, seed: passages(prose(), n, length, seed),
-        examples=opened,
+        windows=windows,
+        examples=examples,
         chain=1,
     )
+
+
+def series_moments(revisions: Sequence[str]) -> list[Moment]:
+    """The snapshots of a series in order of training; in its own order where revisions have no numbers of their own."""
+    moments = [moment(revision, place) for place, revision in enumerate(revisions)]
+    if len({found.step for found in moments}) == len(moments):
+        return sorted(moments, key=lambda found: found.step)
+    return [replace(found, step=place, tokens=None) for place, found in enumerate(moments)]
+
+
+def shown_name(name: str) -> str:
+    """What tables call a pretrained source: a GGUF file by its name alone."""
+    if name in NAMED:
+        return name
+    return Path(name).name if name.endswith(".gguf") else name.rstrip("/")
+
+
+def prose_tokens(name: str, text: Text | None, text_file: str) -> np.ndarray:
+    """Real text as tokens. Raises ConfigError for a model that cannot read any."""
+    if text is None:
+        raise ConfigError(f"{name} comes without a tokenizer that knows characters; it cannot read text")
+    return np.array(text.encode(real_text(text_file)).ids)
 
 
 def fitting(n_ctx: int) -> EvaluationConfig:

@@ -219,52 +219,99 @@ def before_after_vector(found: Sweep, kind: str) -> Tensor | None:
     return difference / difference.norm() if difference.norm() > 0 else None
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What each ablation of one snapshot and kind changed, in nats; examples are columns."""
+
+    score: Tensor  # of the windowed in-context learning score, [ablation, example]
+    exact: Tensor  # of the exact one, [ablation, example]
+    random: Tensor  # of the random tokens' losses, [ablation, example, token]
+    score_before: float  # windowed, of the whole model
+
+
+def changes_of(found: Sweep, snapshot: Moment, kind: str) -> Changes:
+    (clean, ablated), columns = found.losses(snapshot, kind), found.columns
+    return Changes(
+        columns.score(ablated) - columns.score(clean),
+        columns.exact_score(ablated) - columns.exact_score(clean),
+        columns.random(ablated) - columns.random(clean),
+        columns.score(clean).mean().item(),
+    )
+
+
+def removed_first(found: Sweep) -> list[dict[str, int]]:
+    """layer and head of the ablations that come first: the set that was asked for (-1), or every head alone."""
+    if found.config.heads:
+        return [{"layer": -1, "head": -1}]
+    return [{"layer": layer, "head": head} for layer, head in found.types[["layer", "head"]].itertuples(index=False)]
+
+
+def ablation_rows(found: Sweep, changes: Changes, at: dict, direction: Tensor | None) -> list[dict]:
+    """Rows of ablation.csv: each change with its interval; before_after along `direction`, where there is one."""
+    rows, loss = [], changes.random.mean(-1)
+    for i, who in enumerate(removed_first(found)):
+        back = (math.nan, math.nan, math.nan)
+        if direction is not None:
+            back = found.sum((changes.random[i] * direction).sum(-1))
+        columns = {
+            ("in_context_learning_change", "low", "high"): found.change(changes.score[i]),
+            ("exact_change", "exact_low", "exact_high"): found.change(changes.exact[i]),
+            ("loss_change", "loss_low", "loss_high"): found.change(loss[i]),
+            ("before_after", "before_after_low", "before_after_high"): back,
+        }
+        row = at | who
+        for names, numbers in columns.items():
+            row |= dict(zip(names, numbers, strict=True))
+        rows.append(row)
+    return rows
+
+
+def chain_rows(found: Sweep, changes: Changes, at: dict) -> list[dict]:
+    """Rows of ablation_by_chain.csv: the change of the score in each chain of examples."""
+    return [
+        at | who | {"chain": chain, "in_context_learning_change": value}
+        for i, who in enumerate(removed_first(found))
+        for chain, value in enumerate(group_means(changes.score[i], found.chain).tolist())
+    ]
+
+
+def set_rows(found: Sweep, changes: Changes, at: dict) -> list[dict]:
+    """Rows of sets.csv: heads removed together, which is done at the last snapshot only."""
+    together = changes.score[len(removed_first(found)) :]
+    named = [(name, heads) for name, sets in found.joint.items() for heads in sets]
+    rows = []
+    for (name, heads), change in zip(named, together, strict=False):  # none together at earlier snapshots
+        value, low, high = found.change(change)
+        label = " ".join(f"L{layer}H{head}" for layer, head in heads)
+        rows.append(
+            {**at, "set": name, "heads": label, "n_heads": len(heads), "score": changes.score_before}
+            | {"in_context_learning_change": value, "low": low, "high": high}
+        )
+    return rows
+
+
+SETS = ["step", "tokens", "kind", "set", "heads", "n_heads", "score", "in_context_learning_change", "low", "high"]
+
+
 def write_results(found: Sweep, seen: pd.DataFrame) -> None:
     """Tables from the parts, plots from the tables."""
-    config, columns, types, room = found.config, found.columns, found.types, found.room
-    rows, chain_rows, set_rows = [], [], []
-    n_single = 1 if config.heads else len(types)
-    for kind in config.kinds:
+    types, room = found.types, found.room
+    heads, chains, sets = [], [], []
+    for kind in found.config.kinds:
         direction = before_after_vector(found, kind)
         for snapshot in found.chosen:
-            clean, ablated = found.losses(snapshot, kind)
-            at = found.source.at(snapshot) | {"kind": kind}
-            change = columns.score(ablated) - columns.score(clean)  # [ablation, example]
-            exact = columns.exact_score(ablated) - columns.exact_score(clean)
-            losses = columns.random(ablated) - columns.random(clean)  # [ablation, example, token]
-            for i in range(n_single):
-                who = {"layer": -1, "head": -1} if config.heads else types.iloc[i][["layer", "head"]].to_dict()
-                score, exactly, loss = (found.change(values[i]) for values in (change, exact, losses.mean(-1)))
-                back = found.sum((losses[i] * direction).sum(-1)) if direction is not None else (math.nan,) * 3
-                rows.append(
-                    {**at, **who}
-                    | dict(zip(("in_context_learning_change", "low", "high"), score, strict=True))
-                    | dict(zip(("exact_change", "exact_low", "exact_high"), exactly, strict=True))
-                    | dict(zip(("loss_change", "loss_low", "loss_high"), loss, strict=True))
-                    | dict(zip(("before_after", "before_after_low", "before_after_high"), back, strict=True))
-                )
-                by_chain = group_means(change[i], found.chain).tolist()
-                chain_rows += [
-                    {**at, **who, "chain": c, "in_context_learning_change": v} for c, v in enumerate(by_chain)
-                ]
-            named = [(name, heads) for name, sets in found.joint.items() for heads in sets]
-            for i, (name, heads) in enumerate(named[: len(ablated) - n_single], n_single):
-                value, low, high = found.change(change[i])
-                label = " ".join(f"L{layer}H{head}" for layer, head in heads)
-                now = columns.score(clean).mean().item()
-                set_rows.append(
-                    {**at, "set": name, "heads": label, "n_heads": len(heads), "score": now}
-                    | {"in_context_learning_change": value, "low": low, "high": high}
-                )
+            changes, at = changes_of(found, snapshot, kind), found.source.at(snapshot) | {"kind": kind}
+            heads += ablation_rows(found, changes, at, direction)
+            chains += chain_rows(found, changes, at)
+            sets += set_rows(found, changes, at)
     scores = seen.query("measure == 'prefix_matching'")[["step", "layer", "head", "value"]]
-    table = pd.DataFrame(rows).merge(types, on=["layer", "head"], how="left")
-    table = table.merge(scores.rename(columns={"value": "prefix_matching"}), on=["step", "layer", "head"], how="left")
-    room.write_table("ablation", table)
-    room.write_table("ablation_by_chain", pd.DataFrame(chain_rows).merge(types, on=["layer", "head"], how="left"))
-    names = ["step", "tokens", "kind", "set", "heads", "n_heads", "score", "in_context_learning_change", "low", "high"]
-    room.write_table("sets", pd.DataFrame(set_rows, columns=names))
+    scores = scores.rename(columns={"value": "prefix_matching"})
+    table = pd.DataFrame(heads).merge(types, on=["layer", "head"], how="left")
+    room.write_table("ablation", table.merge(scores, on=["step", "layer", "head"], how="left"))
+    room.write_table("ablation_by_chain", pd.DataFrame(chains).merge(types, on=["layer", "head"], how="left"))
+    room.write_table("sets", pd.DataFrame(sets, columns=SETS))
     room.write_table("head_types", types)
-    if not config.heads:
+    if not found.config.heads:
         room.write_table("correlations", correlation_rows(room.table("ablation")))
         draw(found.source, room)
 

@@ -31,7 +31,7 @@ from induction_cli.evaluation.scores import (
 from induction_cli.evaluation.sources import Source, revision_row, sources_of
 from induction_cli.measures import paths
 from induction_cli.mechanism.examples import Examples
-from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows
+from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows, replacements
 from induction_cli.mechanism.term_importance import path_tables
 from induction_cli.models.protocol import Model
 from induction_cli.plots import circuits as plots
@@ -188,7 +188,8 @@ def circuits_of(source: Source, room: RunDir, config: CircuitsConfig) -> None:
         own = source.transformer(snapshots[-1])
         found = [path_tables(own, some, batch_size, at) for some in examples]
         tables |= {name: pd.concat([tables[name] for tables in found], ignore_index=True) for name in found[0]}
-    rows = [ideal_rows(model, some, types, at, config.n_controls, batch_size, config.seed) for some in examples]
+    plan = replacements(types, config.n_controls, config.seed)
+    rows = [ideal_rows(model, some, plan, at, batch_size) for some in examples]
     tables["ideal_head"] = pd.concat(rows, ignore_index=True)
     tables["not_applicable"] = left_out(source, model)
     if source.room is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,8 @@ from torch import Tensor
 
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
-from induction_cli.evaluation.rows import INDUCTION
 from induction_cli.evaluation.sources import Moment, Source, sources_of
-from induction_cli.generality.few_shot import Heads, label, removal_rows
+from induction_cli.generality.few_shot import Heads, Tasks, label, removal_rows
 from induction_cli.generality.probes import (
     DEFINITIONS,
     Behaviour,
@@ -39,6 +38,7 @@ from induction_cli.generality.probes import (
 )
 from induction_cli.generality.prompts import CATEGORIES
 from induction_cli.measures.controls import against_layer, corrected_99
+from induction_cli.measures.head_types import INDUCTION, induction
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.models.protocol import Model
 from induction_cli.page.viewer import Example, attention_page
@@ -50,6 +50,7 @@ from induction_cli.terminal import say
 log = logging.getLogger(__name__)
 
 LITERAL = 0.2  # share of lines with tokens in common above which the pattern task is said to be no test of abstraction
+BEST_AT_IT, BEST_AT_PREFIXES = 5, 3  # heads on the page, by behaviour
 LONGEST = 256  # tokens; few prompts have more
 FUZZY = ("literal_copying", "translation", "pattern_matching")
 
@@ -84,10 +85,10 @@ def wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def induction_heads(table: pd.DataFrame) -> Heads:
-    """Heads with prefix matching >= INDUCTION and positive copying eigenvalues (if weights are known), best first."""
+    """The induction heads (measures.head_types), the one that matches prefixes best first."""
     value = wide(table, "value")
-    copies = value.copying_eigenvalues.isna() | (value.copying_eigenvalues > 0)
-    chosen = value[(value.prefix_matching >= INDUCTION) & copies].sort_values("prefix_matching", ascending=False)
+    chosen = value[induction(value.prefix_matching.to_numpy(), value.copying_eigenvalues.to_numpy())]
+    chosen = chosen.sort_values("prefix_matching", ascending=False)
     return [(int(layer), int(head)) for layer, head in chosen.index]
 
 
@@ -137,61 +138,102 @@ def definition_rows(config: GeneralizeConfig, behaviours: dict[str, Behaviour]) 
 # ------------------------------------------------------------------------------------------------ claims
 
 
-def claim_rows(
-    behaviours: dict[str, Behaviour],
-    table: pd.DataFrame,
-    few_shot: pd.DataFrame,
-    effects: pd.DataFrame,
-    untrained: Tensor | None,
-    literal_share: float,
-) -> pd.DataFrame:
-    """Rows of claims.csv: the statistics of claims 4a to 4d and 6d; empty, with a remark, where there is none.
+@dataclass(frozen=True)
+class Findings:
+    """What the claims of line 4 are judged by.
 
-    literal_share: of the pattern task's pairs of lines of one category, those that share a token. Such pairs do not
-    count in 4c; in 4d they do, and where there are many the task is no test of abstraction.
+    heads: head_behaviours.csv; few_shot and effects: few_shot.csv and few_shot_effect.csv. untrained: prefix matching
+    [layer, head] with random weights. literal_share: of the pattern task's pairs of lines of one category, those that
+    share a token. Such pairs do not count in 4c; in 4d they do, and where there are many the task is no test of
+    abstraction.
     """
-    chosen = induction_heads(table)
-    nothing = [math.nan, math.nan, math.nan]
+
+    behaviours: dict[str, Behaviour]
+    heads: pd.DataFrame
+    few_shot: pd.DataFrame
+    effects: pd.DataFrame
+    untrained: Tensor | None
+    literal_share: float
+
+
+CLAIMS = ["claim", "statistic", "value", "low", "high", "remark"]  # columns of claims.csv
+NOTHING = [math.nan, math.nan, math.nan]
+
+
+def claim_rows(found: Findings) -> pd.DataFrame:
+    """Rows of claims.csv: the statistics of claims 4a to 4d and 6d; empty, with a remark, where there is none."""
+    chosen = induction_heads(found.heads)
+    rows = [literal_row(found, chosen)]
+    rows += [above_control_row(found, chosen, claim, name) for claim, name in FUZZIER.items()]
+    rows += pattern_rows(found) + weight_rows(found, chosen)
+    return pd.DataFrame(rows, columns=CLAIMS)
+
+
+FUZZIER = {"4b": "translation", "4c": "pattern_matching"}
+
+
+def without_interval(value: float) -> list[float]:
+    return [value, math.nan, math.nan]
+
+
+def literal_row(found: Findings, chosen: Heads) -> list:
+    """4a: literal copying of the induction heads less that of the other heads of their layers."""
+    statistic, literal = "literal_copying_less_other_heads_of_the_layers", found.behaviours["literal_copying"]
+    if not chosen or literal.value is None:
+        return ["4a", statistic, *NOTHING, literal.note or "no induction heads"]
+    difference = against_layer(literal.value, chosen)
+    low, high = mean_interval(difference)
+    return ["4a", statistic, float(difference.mean()), float(low), float(high), f"{len(chosen)} induction heads"]
+
+
+def above_control_row(found: Findings, chosen: Heads, claim: str, name: str) -> list:
+    """4b, 4c: how many induction heads show a fuzzier behaviour beyond its control."""
+    statistic, heads = f"{name}_induction_heads_above_control", found.heads[found.heads.behaviour == name]
+    above = heads[heads.above].sort_values("excess", ascending=False).set_index(["layer", "head"])
+    why_not = found.behaviours[name].note
+    if not why_not and not chosen:
+        why_not = f"no induction heads; of all heads {len(above)}"
+    if why_not:
+        return [claim, statistic, *NOTHING, why_not]
+    hits = [head for head in above.index if head in chosen]
+    remark = f"of {len(chosen)}; of all heads {len(above)}; {' '.join(map(label, hits[:10]))}"
+    return [claim, statistic, *without_interval(len(hits)), remark]
+
+
+def pattern_rows(found: Findings) -> list[list]:
+    """4d: how well the whole model does the pattern task, and what it loses without the induction heads."""
     rows: list[list] = []
-
-    def add(claim: str, statistic: str, numbers: list, remark: str) -> None:
-        rows.append([claim, statistic, *numbers, remark])
-
-    literal = behaviours["literal_copying"]
-    if chosen and literal.value is not None:
-        difference = against_layer(literal.value, chosen)
-        numbers = [float(number) for number in (difference.mean(), *mean_interval(difference))]
-        add("4a", "literal_copying_less_other_heads_of_the_layers", numbers, f"{len(chosen)} induction heads")
-    else:
-        add("4a", "literal_copying_less_other_heads_of_the_layers", nothing, literal.note or "no induction heads")
-    for claim, name in (("4b", "translation"), ("4c", "pattern_matching")):
-        found = table[table.behaviour == name].set_index(["layer", "head"])
-        above = found[found.above].sort_values("excess", ascending=False)
-        hits = [head for head in above.index if head in chosen]
-        remark = f"of {len(chosen)}; of all heads {len(above)}; {' '.join(map(label, hits[:10]))}"
-        why_not = behaviours[name].note or ("" if chosen else f"no induction heads; of all heads {len(above)}")
-        numbers = nothing if why_not else [len(hits), *nothing[1:]]
-        add(claim, f"{name}_induction_heads_above_control", numbers, why_not or remark)
-    whole = few_shot[(few_shot.task == "pattern_accuracy") & (few_shot.removed == "none")]
-    for each in whole.itertuples():
-        remark = "chance 0.25" + ("; not above it: nothing to lose" if each.low <= 1 / len(CATEGORIES) else "")
-        add("4d", "pattern_accuracy", [each.value, each.low, each.high], remark)
-    lost = effects[effects.task == "pattern_accuracy"]
+    task = found.few_shot[found.few_shot.task == "pattern_accuracy"]
+    for whole in task[task.removed == "none"].itertuples():
+        remark = "chance 0.25"
+        if whole.low <= 1 / len(CATEGORIES):
+            remark += "; not above it: nothing to lose"
+        rows.append(["4d", "pattern_accuracy", whole.value, whole.low, whole.high, remark])
+    lost = found.effects[found.effects.task == "pattern_accuracy"]
     for each in lost.itertuples():
         remark = f"{each.n_heads} heads, beyond {each.beyond:.0%} of {each.draws:.0f} draws"
-        if literal_share > LITERAL:
-            remark += f"; not abstract here: {literal_share:.0%} of lines alike share tokens"
+        if found.literal_share > LITERAL:
+            remark += f"; not abstract here: {found.literal_share:.0%} of lines alike share tokens"
         statistic = f"pattern_accuracy_lost_beyond_{each.against}"
-        add("4d", statistic, [each.difference, each.low, each.high], remark)
+        rows.append(["4d", statistic, each.difference, each.low, each.high, remark])
     if lost.empty:
-        add("4d", "pattern_accuracy_lost_beyond_random", nothing, "nothing was removed")
-    copies = table[table.behaviour == "copying_eigenvalues"].value.notna().any()
-    numbers = [len(chosen), *nothing[1:]] if copies and untrained is not None else nothing
-    add("6d", "induction_heads", numbers, " ".join(map(label, chosen[:10])) if copies else "copying is not known")
-    numbers = nothing if untrained is None else [int((untrained >= INDUCTION).sum()), *nothing[1:]]
-    best = "" if untrained is None else f"; best {untrained.max():.3f}"
-    add("6d", "induction_heads_with_random_weights", numbers, f"prefix matching alone{best}")
-    return pd.DataFrame(rows, columns=["claim", "statistic", "value", "low", "high", "remark"])
+        rows.append(["4d", "pattern_accuracy_lost_beyond_random", *NOTHING, "nothing was removed"])
+    return rows
+
+
+def weight_rows(found: Findings, chosen: Heads) -> list[list]:
+    """6d: how many induction heads the model has, and how many heads match prefixes with random weights."""
+    eigenvalues = found.heads[found.heads.behaviour == "copying_eigenvalues"].value
+    remark = " ".join(map(label, chosen[:10])) if eigenvalues.notna().any() else "copying is not known"
+    statistic, by_chance = "induction_heads", "induction_heads_with_random_weights"
+    if found.untrained is None:
+        return [["6d", statistic, *NOTHING, remark], ["6d", by_chance, *NOTHING, "prefix matching alone"]]
+    numbers = without_interval(len(chosen)) if eigenvalues.notna().any() else NOTHING
+    best, random = found.untrained.max(), without_interval(int((found.untrained >= INDUCTION).sum()))
+    return [
+        ["6d", statistic, *numbers, remark],
+        ["6d", by_chance, *random, f"prefix matching alone; best {best:.3f}"],
+    ]
 
 
 def source_row(source: Source, model: Model, at: Moment) -> pd.DataFrame:
@@ -206,9 +248,7 @@ def source_row(source: Source, model: Model, at: Moment) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def examples(
-    source: Source, model: Model, probes: dict[str, Probe], table: pd.DataFrame, own: int = 5, prefix: int = 3
-) -> list[Example]:
+def examples(source: Source, model: Model, probes: dict[str, Probe], table: pd.DataFrame) -> list[Example]:
     """The first prompt of each behaviour with the heads best at it, and those best at prefix matching."""
     found = []
     heads = wide(table, "excess")
@@ -216,7 +256,7 @@ def examples(
         if probe.note or source.text is None:
             continue
         prompt = probe.prompts[0]
-        best = [*heads[name].nlargest(own).index, *heads.prefix_matching.nlargest(prefix).index]
+        best = [*heads[name].nlargest(BEST_AT_IT).index, *heads.prefix_matching.nlargest(BEST_AT_PREFIXES).index]
         chosen = list(dict.fromkeys((int(layer), int(head)) for layer, head in best))
         _, kept = model(
             torch.tensor([prompt.tokens]), record={"pattern": lambda pattern: (pattern[0] * 255).round().byte().cpu()}
@@ -273,7 +313,8 @@ def measure(source: Source, room: RunDir, config: GeneralizeConfig) -> None:
     doubled = None if literal.note else torch.tensor([prompt.tokens for prompt in literal.prompts])
     asked = [] if probes["pattern_matching"].note else prompts
     removed = induction[: config.top_k]
-    few_shot, effects = removal_rows(model, asked, choices, doubled, removed, other_heads(heads, removed), config)
+    tasks = Tasks(asked, choices, doubled, config.batch_size)
+    few_shot, effects = removal_rows(model, tasks, removed, other_heads(heads, removed), config)
     literal_share = float(np.mean([each.literal for each in prompts])) if prompts else 0.0
     tables = {
         "source": source_row(source, model, at),
@@ -282,7 +323,7 @@ def measure(source: Source, room: RunDir, config: GeneralizeConfig) -> None:
         "correlations": correlation_rows(heads),
         "few_shot": few_shot,
         "few_shot_effect": effects,
-        "claims": claim_rows(behaviours, heads, few_shot, effects, untrained, literal_share),
+        "claims": claim_rows(Findings(behaviours, heads, few_shot, effects, untrained, literal_share)),
     }
     for name, table in tables.items():
         room.write_table(name, table)

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from induction_cli.evaluation.sources import Source
+from induction_cli.measures.head_types import INDUCTION
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
-
-FORMED = 0.3  # best prefix matching from which induction heads are said to have formed
 
 
 def row(source: Source, room: RunDir) -> dict:
@@ -48,7 +47,7 @@ def sentence(table: pd.DataFrame) -> str:
         name = "one-layer" if layers == 1 else f"{layers}-layer"
         name += " model" if pretrained else " run"
         changed = int(rows.start_tokens.notna().sum())
-        formed = int((rows.prefix_matching >= FORMED).sum())
+        formed = int((rows.prefix_matching >= INDUCTION).sum())
         of = f"the {name}" if one else f"{changed} of {len(rows)} {name}s"
         verb = "went through a phase change" if changed or not one else "shows no phase change"
         heads = ("with" if formed else "without") + " induction heads" if one else f"induction heads in {formed}"

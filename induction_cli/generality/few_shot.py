@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -84,21 +86,37 @@ def random_sets(removed: Heads, others: Heads, n_draws: int, same_layers: bool, 
     return found
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """What a model is asked to do, whole and with heads removed.
+
+    choices: the tokens of the prompts' answers. doubled: see `repeat_gain`; None where passages do not fit.
+    """
+
+    prompts: list[PatternPrompt]
+    choices: list[int]
+    doubled: Tensor | None
+    batch_size: int
+
+    def scores(self, model: Model, patch: Patch | None) -> dict[str, Tensor]:
+        """{task: [prompt or passage]}; of those that can be asked."""
+        scores: dict[str, Tensor] = {}
+        if self.prompts:
+            scores |= pattern_answers(model, self.prompts, self.choices, self.batch_size, patch)
+        if self.doubled is not None:
+            scores |= repeat_gain(model, self.doubled, self.batch_size, patch)
+        return scores
+
+
 def removal_rows(
-    model: Model,
-    prompts: list[PatternPrompt],
-    choices: list[int],
-    doubled: Tensor | None,
-    removed: Heads,
-    others: Heads,
-    config: GeneralizeConfig,
+    model: Model, tasks: Tasks, removed: Heads, others: Heads, config: GeneralizeConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(few_shot.csv, few_shot_effect.csv): the tasks with heads removed, and induction against random heads.
 
-    removed: the induction heads; others: those that random ones are drawn from. doubled: see `repeat_gain`; None where
-    passages do not fit. few_shot: one row a task and a set of heads, mean and 95% interval over prompts.
-    few_shot_effect: what the task loses with the induction heads removed less what it loses with random ones; interval
-    over prompts and draws together; `beyond`: share of the draws that lose less than the induction heads.
+    removed: the induction heads; others: those that random ones are drawn from. few_shot: one row a task and a set of
+    heads, mean and 95% interval over prompts. few_shot_effect: what the task loses with the induction heads removed
+    less what it loses with random ones; interval over prompts and draws together; `beyond`: share of the draws that
+    lose less than the induction heads.
     """
     sets: list[tuple[str, int, Heads]] = [("none", 0, [])]
     if removed and len(others) >= len(removed) and config.n_draws:
@@ -109,13 +127,7 @@ def removal_rows(
     results: dict[tuple[str, str], list[Tensor]] = {}
     rows = []
     for kind, draw, taken in shown(sets, "removing heads"):
-        patch = removal(model, taken)
-        scores: dict[str, Tensor] = {}
-        if prompts:
-            scores |= pattern_answers(model, prompts, choices, config.batch_size, patch)
-        if doubled is not None:
-            scores |= repeat_gain(model, doubled, config.batch_size, patch)
-        for task, values in scores.items():
+        for task, values in tasks.scores(model, removal(model, taken)).items():
             results.setdefault((task, kind), []).append(values)
             low, high = mean_interval(values)
             row = {"task": task, "removed": kind, "draw": draw, "n_heads": len(taken), "value": values.mean().item()}

@@ -108,8 +108,11 @@ def fitted_scale(model: Model, examples: Examples, heads: Sequence[Head], ideal:
     return usual * math.exp(golden_section(loss, -math.log(20), math.log(20)))
 
 
-def replacements(types: pd.DataFrame, n_controls: int, seed: int) -> list[tuple[str, list[Head], tuple[Ideal, ...]]]:
-    """(role, heads, variants): each induction head, all of them at once, and random other heads. types: layer, head,
+Replacement = tuple[str, list[Head], tuple[Ideal, ...]]  # (role, heads, variants)
+
+
+def replacements(types: pd.DataFrame, n_controls: int, seed: int = 0) -> list[Replacement]:
+    """What is replaced by what: each induction head, all of them at once, and random other heads. types: layer, head,
     head_type. Controls get the plain ideal head and the ideal copy."""
     heads = list(types[["layer", "head"]].itertuples(index=False, name=None))
     induction = [head for head, kind in zip(heads, types.head_type, strict=True) if kind == "induction"]
@@ -123,15 +126,10 @@ def replacements(types: pd.DataFrame, n_controls: int, seed: int) -> list[tuple[
 
 
 def ideal_rows(
-    model: Model,
-    examples: Examples,
-    types: pd.DataFrame,
-    at: dict,
-    n_controls: int,
-    batch_size: int = 8,
-    seed: int = 0,
+    model: Model, examples: Examples, plan: Sequence[Replacement], at: dict, batch_size: int = 8
 ) -> pd.DataFrame:
     """Rows of ideal_head.csv (claim 5e), measured on every second example; the others fit the scale of ideal copies.
+    plan: see `replacements`.
 
     effect = loss without the heads less the model's own (zero ablation, all downstream recomputed); regained = loss
     without them less the loss with ideal ones; share = regained / effect, empty where the effect is not above 0.
@@ -142,7 +140,7 @@ def ideal_rows(
         return test.losses(lambda tokens: losses_when(model, tokens, heads, ideal, scale), batch_size)
 
     clean, rows = losses([]), []
-    for role, heads, variants in replacements(types, n_controls, seed):
+    for role, heads, variants in plan:
         ablated = losses(heads)
         for ideal in variants:
             copies = ideal.value == "copy"

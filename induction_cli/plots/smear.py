@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from induction_cli.measures.head_types import INDUCTION
 from induction_cli.plots.style import FAINT, HEAD_COLOURS, SMALL, TEXT, TOKENS
 
 KEY_COLOURS = {"vanilla": "#0072B2", "smeared": "#D55E00"}
@@ -39,15 +40,15 @@ def smear_pairs(scores: pd.DataFrame) -> Figure:
 def smear_weights(table: pd.DataFrame) -> Figure:
     """Own-key share sigmoid(alpha) of every head over tokens, beside its prefix matching; a row per smeared run.
 
-    Columns run, tokens, layer, head, weight, prefix_matching. Heads that end with prefix matching >= 0.3 are in the
-    induction colour and named.
+    Columns run, tokens, layer, head, weight, prefix_matching. Heads that end with prefix matching >= INDUCTION are in
+    the induction colour and named.
     """
     runs = list(dict.fromkeys(table["run"]))
     figure = Figure(figsize=(8, 0.6 + 2.3 * len(runs)), layout="constrained")
     grid = figure.subplots(len(runs), 2, sharex=True, sharey=True, squeeze=False)
     for row, run in zip(grid, runs, strict=True):
         for (layer, head), line in table[table["run"] == run].groupby(["layer", "head"]):
-            kind = "induction" if line["prefix_matching"].iloc[-1] >= 0.3 else "other"
+            kind = "induction" if line["prefix_matching"].iloc[-1] >= INDUCTION else "other"
             for axes, name in zip(row, ("weight", "prefix_matching"), strict=True):
                 axes.plot(line["tokens"] / 1e6, line[name], color=HEAD_COLOURS[kind], linewidth=1.6)
                 if kind == "induction":
