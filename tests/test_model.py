@@ -152,3 +152,45 @@ def test_shortformer_positions_stay_out_of_values_and_residual(tokens):
 def test_no_layers_is_the_bigram_model(tokens):
     model = Transformer(small_config(n_layers=0), 3)
     assert torch.equal(model(tokens), model.ln_final(model.W_E[tokens]) @ model.W_U)
+
+
+def test_a_single_heads_pattern_is_its_layers_with_that_one_exchanged(model, tokens):
+    _, kept = model(tokens, record=("pattern",))
+    previous = torch.diag(torch.ones(N_POS - 1), -1)[None]
+    previous[:, 0, 0] = 1
+    patterns = kept.pattern[1].clone()
+    patterns[:, 2] = previous
+    found = model(tokens, patch=Patch(head_patterns={(1, 2): previous}))
+    assert torch.allclose(found, model(tokens, patch=Patch(patterns={1: patterns})), **CLOSE)
+    assert not torch.allclose(found, model(tokens), **CLOSE)
+
+
+def test_what_is_written_besides_replaces_a_removed_head(model, tokens):
+    _, kept = model(tokens, record=("z",))
+    scale = torch.ones(2, N_HEADS)
+    scale[1, 2] = 0
+    itself = kept.z[1][:, :, 2] @ model.head_weights(1, fold_norm=False).W_O[2]
+    assert torch.allclose(model(tokens, patch=Patch(scale, written={1: itself})), model(tokens), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        (
+            Patch(head_patterns={(1, N_HEADS): torch.zeros(1, N_POS, N_POS)}),
+            "head 3 of layer 1, which the model has not",
+        ),
+        (Patch(head_patterns={(1, 0): torch.zeros(N_POS, N_POS)}), r"head_patterns\[1, 0\] has shape"),
+        (Patch(written={2: torch.zeros(BATCH, N_POS, 13)}), "written names layer 2"),
+        (Patch(written={0: torch.zeros(BATCH, N_POS, 12)}), r"written\[0\] has shape"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(model, tokens, patch, said):
+    with pytest.raises(ValueError, match=said):
+        model(tokens, patch=patch)
+
+
+def test_losses_are_those_of_the_logits(model, tokens):
+    expected = torch.nn.functional.cross_entropy(model(tokens)[:, :-1].mT, tokens[:, 1:], reduction="none")
+    assert torch.allclose(model.losses(tokens), expected, **CLOSE)
+    assert torch.allclose(model.losses(tokens, Patch()), expected, **CLOSE)
