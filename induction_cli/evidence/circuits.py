@@ -7,7 +7,6 @@ repeated sequences: which paths carry the loss, and what is kept when induction 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows, replacements
 from induction_cli.mechanism.term_importance import path_tables
 from induction_cli.models.protocol import Model
 from induction_cli.plots import circuits as plots
+from induction_cli.runs.gather import gather
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -273,17 +273,6 @@ def run(config: CircuitsConfig, out_dir: Path) -> float:
         circuits_of(source, room, config)
         show(room)
     if len(sources) > 1:
-        gather(sources, rooms, RunDir(out_dir))
+        named = {source.name: room for source, room in zip(sources, rooms, strict=True)}
+        gather(named, GATHERED, RunDir(out_dir))
     return float(pd.Series([headline(room.table("ideal_head")) for room in rooms]).mean())
-
-
-def gather(sources: Sequence[Source], rooms: Sequence[RunDir], out: RunDir) -> None:
-    """The runs' tables under each other with a `run` column."""
-    for name in GATHERED:
-        parts = [
-            room.table(name).assign(run=found.name)
-            for found, room in zip(sources, rooms, strict=True)
-            if room.table_file(name).exists()
-        ]
-        if parts:
-            out.write_table(name, pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True))

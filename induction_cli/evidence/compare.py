@@ -51,7 +51,7 @@ SIZES = ("parameters", "n_layers")
 
 
 @dataclass(frozen=True)
-class Model:
+class Compared:
     """A run, or the room into which a pretrained model was scored."""
 
     name: str  # tells it from the others here
@@ -98,7 +98,7 @@ def found_in(path: Path) -> list[tuple[RunDir, TrainConfig | None]]:
     return found
 
 
-def find_models(run_dirs: Sequence[str], say) -> list[Model]:
+def find_models(run_dirs: Sequence[str], say) -> list[Compared]:
     """Every model once; half-written runs are left out, and `say` is told. Raises RunError where none was scored."""
     found: dict[Path, tuple[RunDir, TrainConfig | None]] = {}
     for path in map(Path, run_dirs):
@@ -115,7 +115,7 @@ def find_models(run_dirs: Sequence[str], say) -> list[Model]:
     if not any(run.folder("score" if trained else "").table_file("head_scores").exists() for run, trained in whole):
         raise RunError(f"no scored run in {', '.join(map(str, run_dirs))}; run induction score RUN first")
     names = unique_names([run for run, _ in whole])
-    return [Model(name, run, trained) for name, (run, trained) in zip(names, whole, strict=True)]
+    return [Compared(name, run, trained) for name, (run, trained) in zip(names, whole, strict=True)]
 
 
 def parameters(model: ModelConfig) -> int:
@@ -123,7 +123,7 @@ def parameters(model: ModelConfig) -> int:
     return model.n_layers * model.d_model * (4 * model.n_heads * model.d_head + 2 * model.d_mlp)
 
 
-def text_of(model: Model) -> str:
+def text_of(model: Compared) -> str:
     """Eight digits that are the same for models whose losses are on the same held-out tokens."""
     if model.trained is None:
         return hashlib.sha256(str(model.run.path.resolve()).encode()).hexdigest()[:8]
@@ -137,7 +137,7 @@ def text_of(model: Model) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
 
-def shape(model: Model) -> dict:
+def shape(model: Compared) -> dict:
     """What kind of model it is: the columns that say in which figure and in which column of it it stands."""
     if model.trained is None:
         heads = model.table("head_scores")
@@ -168,7 +168,7 @@ def induction_heads(heads: pd.DataFrame | None) -> dict:
     }
 
 
-def amounts(model: Model) -> dict:
+def amounts(model: Compared) -> dict:
     """When it changes, at what loss, and the score at the window's edges and at the end."""
     found: dict = {}
     score, loss, window, events = model.by_chain(), model.loss(), model.window(), model.table("events")
@@ -199,7 +199,7 @@ MODEL_COLUMNS = (
 )
 
 
-def model_rows(models: list[Model], room: RunDir) -> pd.DataFrame:
+def model_rows(models: list[Compared], room: RunDir) -> pd.DataFrame:
     """models.csv, in the order of the figures. `comparable`: its losses may be held against those of others."""
     rows = [
         {
@@ -229,7 +229,7 @@ def model_rows(models: list[Model], room: RunDir) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------ the cells
 
 
-def head_curves(model: Model, measure: str) -> pd.DataFrame | str:
+def head_curves(model: Compared, measure: str) -> pd.DataFrame | str:
     heads = model.table("head_scores")
     found = None if heads is None else heads[heads.measure == measure]
     if found is None or found.empty:
@@ -239,7 +239,7 @@ def head_curves(model: Model, measure: str) -> pd.DataFrame | str:
     return found if "head_type" in found else found.assign(head_type="unknown")
 
 
-def removals(model: Model, column: str) -> pd.DataFrame | str:
+def removals(model: Compared, column: str) -> pd.DataFrame | str:
     table = model.table("ablation", "ablate") if model.trained else None
     if table is None or (table.layer < 0).any():
         return "not run: induction ablate RUN"
@@ -249,7 +249,7 @@ def removals(model: Model, column: str) -> pd.DataFrame | str:
     return rows.assign(value=rows[column])
 
 
-def binned_loss(model: Model) -> pd.DataFrame | str:
+def binned_loss(model: Compared) -> pd.DataFrame | str:
     """Loss by index in bins that are even in ln(index)."""
     table = model.table("loss_by_index")
     if table is None:
@@ -265,7 +265,7 @@ def binned_loss(model: Model) -> pd.DataFrame | str:
     )
 
 
-def cell(model: Model, row: str, paths: pd.DataFrame) -> pd.DataFrame | str:
+def cell(model: Compared, row: str, paths: pd.DataFrame) -> pd.DataFrame | str:
     """What stands in a cell of the model analysis table, or why it is empty."""
     if row == "paths":
         found = paths[paths.model == model.name]
@@ -288,7 +288,7 @@ def cell(model: Model, row: str, paths: pd.DataFrame) -> pd.DataFrame | str:
     return removals(model, row)
 
 
-def cells(models: list[Model], paths: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+def cells(models: list[Compared], paths: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """({row of the model analysis table: its data, with a `run` column}, the empty cells and why they are)."""
     found: dict[str, list[pd.DataFrame]] = {row: [] for row in plots.ROWS}
     absent = []
@@ -305,7 +305,7 @@ def cells(models: list[Model], paths: pd.DataFrame) -> tuple[dict[str, pd.DataFr
 # ------------------------------------------------------------------------------------------------ paths
 
 
-def path_rooms(run_dirs: Sequence[str], models: list[Model]) -> list[RunDir]:
+def path_rooms(run_dirs: Sequence[str], models: list[Compared]) -> list[RunDir]:
     """Rooms of `induction pertoken-pca`: given, in a folder given, or in a run; those of most models first."""
     folders = [folder for path in map(Path, run_dirs) for folder in (path, path / "pertoken_pca")]
     folders += [model.run.path / "pertoken_pca" for model in models]
@@ -314,14 +314,14 @@ def path_rooms(run_dirs: Sequence[str], models: list[Model]) -> list[RunDir]:
     return sorted(found, key=lambda room: -len(places(room, models)))
 
 
-def places(room: RunDir, models: list[Model]) -> dict[str, str]:
+def places(room: RunDir, models: list[Compared]) -> dict[str, str]:
     """{name in the room's tables: name of the model here}."""
     ours = {model.run.path.resolve(): model.name for model in models}
     runs = [(row.run, (room.path / row.path).resolve()) for row in room.table("runs").itertuples()]
     return {name: ours[path] for name, path in runs if path in ours}
 
 
-def path_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
+def path_rows(rooms: list[RunDir], models: list[Compared]) -> pd.DataFrame:
     """The paths of the room that has most of the models: planes of different rooms are different planes."""
     if not rooms:
         return pd.DataFrame(columns=["model", "tokens", "pc1", "pc2"])
@@ -329,7 +329,7 @@ def path_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
     return table.assign(model=table.run.map(places(rooms[0], models))).dropna(subset="model")
 
 
-def turn_rows(rooms: list[RunDir], models: list[Model]) -> pd.DataFrame:
+def turn_rows(rooms: list[RunDir], models: list[Compared]) -> pd.DataFrame:
     """path_turns.csv: pairs of models whose turns were compared on the same tokens, under the names used here."""
     parts = [pd.DataFrame(columns=["kind", "run", "other", "correlation", "low", "high"])]
     for room in rooms[:1]:
@@ -359,7 +359,7 @@ def continuity_rows(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def spread_rows(table: pd.DataFrame, models: list[Model]) -> pd.DataFrame:
+def spread_rows(table: pd.DataFrame, models: list[Compared]) -> pd.DataFrame:
     """spreads.csv: per seed, largest less smallest score over the models that changed, before and after their windows.
 
     Models of one seed see the same text in the same order and are judged on the same held-out chains, which are drawn
@@ -385,7 +385,7 @@ def slope_between(curve: pd.DataFrame | pd.Series, start: float, end: float) -> 
     return log_slope(torch.tensor(rows.index.to_numpy(float)), torch.tensor(rows.to_numpy(float)))
 
 
-def speed_rows(table: pd.DataFrame, models: list[Model]) -> pd.DataFrame:
+def speed_rows(table: pd.DataFrame, models: list[Compared]) -> pd.DataFrame:
     """learning_speed.csv: slopes over ln(tokens), for the paper's curiosities.
 
     score_slope: of the in-context learning score from the end of the window on, with its interval over chains.

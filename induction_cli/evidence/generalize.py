@@ -44,6 +44,7 @@ from induction_cli.models.protocol import Model
 from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
+from induction_cli.runs.gather import gather
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 LITERAL = 0.2  # share of lines with tokens in common above which the pattern task is said to be no test of abstraction
 BEST_AT_IT, BEST_AT_PREFIXES = 5, 3  # heads on the page, by behaviour
 LONGEST = 256  # tokens; few prompts have more
+GATHERED = ("head_behaviours", "correlations", "few_shot_effect", "claims")
 FUZZY = ("literal_copying", "translation", "pattern_matching")
 
 
@@ -369,8 +371,6 @@ def run(config: GeneralizeConfig, out_dir: Path) -> float:
         measure(source, rooms[source.name], config)
         show(rooms[source.name], source.name)
     if len(sources) > 1:
-        for table in ("head_behaviours", "correlations", "few_shot_effect", "claims"):
-            parts = [room.table(table).assign(run=name) for name, room in rooms.items()]
-            RunDir(out_dir).write_table(table, pd.concat(parts, ignore_index=True))
+        gather(rooms, GATHERED, RunDir(out_dir))
     found = rooms[sources[-1].name].table("correlations").set_index(["x", "y", "column", "kind"]).correlation
     return float(found["prefix_matching", "pattern_matching", "excess", "spearman"])

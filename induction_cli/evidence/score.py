@@ -44,6 +44,7 @@ from induction_cli.measures.losses import in_context_learning_score
 from induction_cli.models.protocol import Model
 from induction_cli.plots import training as curves
 from induction_cli.plots.score import co_timing, head_mosaic, in_steps
+from induction_cli.runs.gather import gather
 from induction_cli.runs.run_dir import RunDir
 
 ON_REPEATS = {
@@ -348,21 +349,16 @@ def run(config: ScoreConfig, out_dir: Path) -> float:
         score_source(source, room, config)
     room = RunDir(out_dir)
     if len(sources) > 1:
-        gather([source.room for source in sources if source.room], room)
+        write_together([source.room for source in sources if source.room], room)
     table = pd.DataFrame([summary.row(source, room) for source, room in zip(sources, rooms, strict=True)])
     room.write_table("summary", table)
     summary.show(table, room)
     return float(table.prefix_matching.iloc[-1])
 
 
-def gather(runs: list[RunDir], room: RunDir) -> None:
-    """The runs' tables under each other with a `run` column, and what only several runs can show."""
-    rooms = {found.name: found.folder("score") for found in runs}
-    for name in GATHERED:
-        parts = [part.table(name).assign(run=run) for run, part in rooms.items() if part.table_file(name).exists()]
-        room.table_file(name).unlink(missing_ok=True)
-        if parts:
-            room.write_table(name, pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True))
+def write_together(runs: list[RunDir], room: RunDir) -> None:
+    """The runs' tables as one, and what only several runs can show."""
+    gather({found.name: found.folder("score") for found in runs}, GATHERED, room)
     room.write_table("correlations", correlation_rows(room.table("head_scores")))
     room.write_table("departures", departure_rows(runs))
     learning = room.table("in_context_learning")
