@@ -48,6 +48,8 @@ from induction_cli.runs.files import beside
 log = logging.getLogger(__name__)
 
 TAKE_MODELS = {"score", "ablate", "generalize", "circuits"}  # commands whose RUN_DIR may be any model source
+BEGIN_A_FOLDER = {"train", "reproduce"}  # commands whose settings hold from the start, for what goes on
+ASKED = ".hydra.asked"  # where Hydra writes until there are results
 GO_ON = {"reproduce"}  # commands that go on with a folder of theirs
 HYDRA = ("hydra.run.dir", "hydra.sweep.dir", "hydra/launcher", "hydra.launcher.*", "hydra/sweeper", "hydra.sweeper.*")
 MOST_JOBS = 10_000  # of a sweep
@@ -340,11 +342,18 @@ def log_to(path: Path) -> None:
 
 def discard_empty(out_dir: Path, command: str) -> None:
     """Remove the folder of a run or sweep in which nothing happened: only Hydra, the lock and the log were there."""
-    nothing = {".hydra", ".lock", f"{command}.log", "multirun.yaml"}
+    nothing = {".hydra", ASKED, ".lock", f"{command}.log", "multirun.yaml"}
     if out_dir.is_dir() and nothing.issuperset(path.name for path in out_dir.iterdir()):
         shutil.rmtree(out_dir)
         with suppress(OSError):  # where others stand in it
             os.removedirs(os.path.relpath(out_dir.parent))
+
+
+def keep_asked(out_dir: Path) -> None:
+    """What was asked for now stands beside its results; until then, what was asked for those before it did."""
+    if (asked := out_dir / ASKED).is_dir():
+        shutil.rmtree(out_dir / ".hydra", ignore_errors=True)
+        asked.rename(out_dir / ".hydra")
 
 
 def job(composed: DictConfig) -> float | None:
@@ -353,7 +362,9 @@ def job(composed: DictConfig) -> float | None:
     command, out_dir = str(settings.job.name), Path(settings.runtime.output_dir)
     log_to(out_dir / f"{command}.log")
     try:
-        return room_of(command).run(plain(composed), out_dir)
+        headline = room_of(command).run(plain(composed), out_dir)
+        keep_asked(out_dir)
+        return headline
     except Exception as error:
         if current is None or current.process != os.getpid():
             raise
@@ -432,6 +443,7 @@ def hydra_settings(command: str, out_dir: Path, overrides: list[Override]) -> li
         f"hydra.sweep.dir={quote(out_dir)}",
         "hydra.sweep.subdir=${hydra.job.override_dirname}" if one_folder else "hydra.sweep.subdir=${hydra.job.num}",
         f"hydra.job.config.override_dirname.exclude_keys=[{','.join([command, *map(quote, same)])}]",
+        *([] if command in BEGIN_A_FOLDER else [f"hydra.output_subdir={ASKED}"]),
         "hydra/job_logging=none",  # log_to does it, for resumed runs too
         "hydra/hydra_logging=none",
     ]

@@ -41,6 +41,7 @@ from induction_cli.models.pretrained import (
 )
 from induction_cli.models.protocol import Model
 from induction_cli.models.transformer import Transformer
+from induction_cli.runs.results import snapshots_behind
 from induction_cli.runs.run_dir import RunDir, Snapshot
 
 log = logging.getLogger(__name__)
@@ -418,6 +419,19 @@ def real_text(text_file: str) -> str:
 def repeated_revisions(source: Source) -> list[tuple[str, str]]:
     """Neighbours of a series with identical weights; every revision is opened once."""
     return repeated_weights({str(found.where): source.load(found).weights_hash for found in source.snapshots})
+
+
+def weights_behind(sources: Sequence[Source], room: RunDir) -> dict[str, str]:
+    """What results were computed from, {name: sha256}: of a run its snapshots, of another model its weights.
+
+    Of a series the last revision stands here; revisions.csv has the hash of each.
+    """
+    found = snapshots_behind([source.room for source in sources if source.room], room)
+    for source in sources:
+        if source.room is None:
+            last = source.snapshots[-1]
+            found[str(last.where)] = source.load(last).weights_hash
+    return found
 
 
 def revision_row(source: Source, found: Moment, model: Model, before: Sequence[dict]) -> dict:

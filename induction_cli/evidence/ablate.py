@@ -25,13 +25,14 @@ from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig, re
 from induction_cli.device import choose_threads
 from induction_cli.evaluation.rows import score_rows
 from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scores, mean_z
-from induction_cli.evaluation.sources import Moment, Source, sources_of
+from induction_cli.evaluation.sources import Moment, Source, sources_of, weights_behind
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.models import ablation
 from induction_cli.models.protocol import Model
 from induction_cli.plots.ablate import ablation_scatter
 from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
+from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, RunError, read_tensors, relative, write_tensors
 from induction_cli.terminal import say
 
@@ -146,7 +147,7 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
     joint = {} if config.heads else joint_sets(types, config.draws, config.seed)
 
     parts = room.path / "parts" / key_of(source, config)
-    config = replace(config, batch_size=config.batch_size or (64 if source.room else 1))
+    asked, config = config, replace(config, batch_size=config.batch_size or (64 if source.room else 1))
     batches = range(-(-config.n_examples // config.batch_size))
     items = [Item(snapshot, kind, batch) for snapshot in chosen for kind in config.kinds for batch in batches]
     mine = [item for i, item in enumerate(items) if i % config.shards == config.shard]
@@ -165,7 +166,9 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
             losses = model.losses_without(question, config.memory, config.memory_gb)
             write_tensors(parts / item.name, {"clean": losses.clean, "ablated": losses.ablated}, {})
     if all((parts / item.name).exists() for item in items):
-        write_results(Sweep(source, room, config, columns, held_out.chain, chosen, parts, types, joint), seen)
+        with writing(room, "ablate", asked, weights_behind([source], room)) as meta:
+            write_results(Sweep(source, room, config, columns, held_out.chain, chosen, parts, types, joint), seen)
+            meta["headline"] = headline(room.table("ablation"))
         shutil.rmtree(parts.parent, ignore_errors=True)
 
 
@@ -342,13 +345,27 @@ def draw(source: Source, room: RunDir) -> None:
         room.write_plot(f"prefix_matching_{kind}", ablation_scatter(last))
 
 
+def carried(heads: pd.DataFrame) -> float:
+    """Share of the positive changes of the heads, removed one by one, that is the induction heads'; nan: none."""
+    positive = heads.in_context_learning_change.clip(lower=0)
+    return positive[heads.head_type == "induction"].sum() / positive.sum() if positive.sum() > 0 else math.nan
+
+
+def headline(table: pd.DataFrame) -> float:
+    """`carried` at the last snapshot, of the last kind; nan where heads were removed together."""
+    if (table.layer < 0).any():
+        return math.nan
+    last = table[table.step == table.step.max()]
+    return float([carried(heads) for _, heads in last.groupby("kind")][-1])
+
+
 def count(n: int) -> str:
     return "1 induction head carries" if n == 1 else f"{n} induction heads carry"
 
 
-def show(source: Source, room: RunDir, config: AblateConfig) -> float:
-    """The verdict lines of one source; returns the share of the in-context learning carried by induction heads."""
-    console, table, share = Console(), room.table("ablation"), math.nan
+def show(source: Source, room: RunDir, config: AblateConfig) -> None:
+    """The verdict lines of one source."""
+    console, table = Console(), room.table("ablation")
     last = table[table.step == table.step.max()]
     for kind, heads in last.groupby("kind"):
         if config.heads:
@@ -361,12 +378,10 @@ def show(source: Source, room: RunDir, config: AblateConfig) -> float:
                 soft_wrap=True,
             )
             continue
-        positive = heads.in_context_learning_change.clip(lower=0)
-        induction = heads.head_type == "induction"
-        share = positive[induction].sum() / positive.sum() if positive.sum() > 0 else math.nan
+        n_induction, share = int((heads.head_type == "induction").sum()), carried(heads)
         correlated = room.table("correlations").set_index("kind").loc[kind]
         console.print(
-            f"{source.name}, {kind}: {count(int(induction.sum()))} {share:.0%} of the positive changes; "
+            f"{source.name}, {kind}: {count(n_induction)} {share:.0%} of the positive changes; "
             f"rank correlation with prefix matching {correlated.rank_correlation:+.2f} "
             f"[{correlated.low:+.2f}, {correlated.high:+.2f}]",
             highlight=False,
@@ -387,26 +402,29 @@ def show(source: Source, room: RunDir, config: AblateConfig) -> float:
                 soft_wrap=True,
             )
     say(f"  plots   {relative(room.path / 'plots')}", console)
-    return float(share)
+
+
+def shared_folder(config: AblateConfig, out_dir: Path) -> Path:
+    """Jobs of a sweep that share the work on a run write into the sweep's folder."""
+    swept = (out_dir.parent / "multirun.yaml").exists()  # Hydra's mark of a sweep
+    return out_dir.parent if config.shards > 1 and swept else out_dir
 
 
 def run(config: AblateConfig, out_dir: Path) -> float:
-    """Ablate a pretrained model into out_dir, or a run, or every run of a folder, below <run>/ablate/.
-
-    Returns the last one's share (see `say`).
-    """
+    """Ablate a source, or every run of a folder; returns the headline of the last, nan while other shards are at it."""
     config.check()
     choose_threads(config.threads)
-    sources, share = sources_of(config), math.nan
+    sources, found = sources_of(config), math.nan
     for source in sources:
         source.choose(config.snapshot)
         if source.room and (status := source.room.meta().get("status")) != "done":
             raise RunError(f"'{source.room.path}' is {status}; finish it with induction train --resume")
         shared = f"shards is {config.shards}; only the work on a run can be shared, {source.name} is no run"
         require(source.room is not None or config.shards == 1, shared)
-    for source in sources:
-        room = source.room.folder("ablate") if source.room else RunDir(out_dir)
+    rooms = results_folders([source.room for source in sources], shared_folder(config, out_dir), "ablate")
+    for source, room in zip(sources, rooms, strict=True):
         sweep(source, room, config)
         if room.table_file("ablation").exists():
-            share = show(source, room, config)
-    return share
+            show(source, room, config)
+            found = headline(room.table("ablation"))
+    return found

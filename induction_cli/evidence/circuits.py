@@ -27,7 +27,7 @@ from induction_cli.evaluation.scores import (
     not_applicable,
     weight_scores,
 )
-from induction_cli.evaluation.sources import Source, revision_row, sources_of
+from induction_cli.evaluation.sources import Source, revision_row, sources_of, weights_behind
 from induction_cli.measures import paths
 from induction_cli.mechanism.examples import Examples
 from induction_cli.mechanism.ideal_head import IDEAL, ideal_rows, replacements
@@ -35,6 +35,7 @@ from induction_cli.mechanism.term_importance import path_tables
 from induction_cli.models.protocol import Model
 from induction_cli.plots import circuits as plots
 from induction_cli.runs.gather import gather
+from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -161,8 +162,8 @@ def open_examples(source: Source, config: CircuitsConfig) -> tuple[list[Examples
     return [Examples("text", text), Examples("repeats", repeats, first=1 + LENGTH)], scored
 
 
-def circuits_of(source: Source, room: RunDir, config: CircuitsConfig) -> None:
-    """All tables and plots of one source into its room; everything is computed before anything is written."""
+def circuits_of(source: Source, config: CircuitsConfig) -> dict[str, pd.DataFrame]:
+    """All tables of one source."""
     examples, held_out = open_examples(source, config)
     n_sequences = source.evaluation(config).n_sequences
     parts: dict[str, list[pd.DataFrame]] = {}
@@ -194,9 +195,7 @@ def circuits_of(source: Source, room: RunDir, config: CircuitsConfig) -> None:
     tables["not_applicable"] = left_out(source, model)
     if source.room is None:
         tables["revisions"] = pd.DataFrame(revisions)
-    for name, table in tables.items():
-        room.write_table(name, table)
-    draw(room)
+    return tables
 
 
 def left_out(source: Source, model: Model) -> pd.DataFrame:
@@ -266,13 +265,21 @@ def run(config: CircuitsConfig, out_dir: Path) -> float:
     sources = sources_of(config)
     for source in sources:  # all of them before any work
         source.choose(config.snapshot)
-    rooms = [
-        source.room.folder("circuits") if source.room and len(sources) > 1 else RunDir(out_dir) for source in sources
-    ]
+    rooms = results_folders([source.room for source in sources], out_dir, "circuits")
+    headlines = []
     for source, room in zip(sources, rooms, strict=True):
-        circuits_of(source, room, config)
+        tables = circuits_of(source, config)
+        with writing(room, "circuits", config, weights_behind([source], room)) as meta:
+            for name, table in tables.items():
+                room.write_table(name, table)
+            draw(room)
+            headlines.append(headline(room.table("ideal_head")))
+            meta["headline"] = headlines[-1]
         show(room)
+    mean = float(pd.Series(headlines).mean())
     if len(sources) > 1:
-        named = {source.name: room for source, room in zip(sources, rooms, strict=True)}
-        gather(named, GATHERED, RunDir(out_dir))
-    return float(pd.Series([headline(room.table("ideal_head")) for room in rooms]).mean())
+        joint, named = RunDir(out_dir), {source.name: room for source, room in zip(sources, rooms, strict=True)}
+        with writing(joint, "circuits", config, weights_behind(sources, joint)) as meta:
+            gather(named, GATHERED, joint)
+            meta["headline"] = mean
+    return mean

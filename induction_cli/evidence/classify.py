@@ -27,6 +27,7 @@ from induction_cli.minimal.classify_data import Batches, Sequences, draw_classes
 from induction_cli.minimal.classify_measures import PROGRESS, measure
 from induction_cli.plots import classify as plots
 from induction_cli.runs.process import Interrupted, deferred_signals
+from induction_cli.runs.results import writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.runs.tables import Table
 from induction_cli.terminal import say
@@ -331,20 +332,20 @@ def run(config: ClassifyConfig, out_dir: Path) -> float:
     config.check()
     choose_threads(config.threads)
     room = RunDir(out_dir)
-    room.write_table("definitions", pd.DataFrame(DEFINITIONS.items(), columns=["name", "definition"]))
-    headline = math.nan
-    if "nested_logits" in config.systems:
-        nested(config, room)
-        times = room.table("jump_times")
-        headline = float((times["predicted"] / times["simulated"] - 1).abs().mean())
-    if set(config.systems) & set(JUMPS_IN):
-        train(config, room)
-        write_trained(config, room)
-        headline = float(room.table("final")["in_context"].mean())
-        if (room.path.parent / "multirun.yaml").exists():  # Hydra's mark of a sweep
-            redraw_sweep(RunDir(room.path.parent))
+    with writing(room, "classify", config, {}) as meta:  # tables grow while it trains
+        room.write_table("definitions", pd.DataFrame(DEFINITIONS.items(), columns=["name", "definition"]))
+        if "nested_logits" in config.systems:
+            nested(config, room)
+            times = room.table("jump_times")
+            meta["headline"] = float((times["predicted"] / times["simulated"] - 1).abs().mean())
+        if set(config.systems) & set(JUMPS_IN):
+            train(config, room)
+            write_trained(config, room)
+            meta["headline"] = float(room.table("final")["in_context"].mean())
+    if (room.path.parent / "multirun.yaml").exists() and room.table_file("final").exists():  # Hydra's mark of a sweep
+        redraw_sweep(RunDir(room.path.parent))
     show(config, room)
-    return headline
+    return meta["headline"]
 
 
 def show(config: ClassifyConfig, room: RunDir) -> None:

@@ -28,7 +28,8 @@ from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, mean_interval, resamples
 from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
-from induction_cli.runs.run_dir import RunDir, RunError, read_config, relative
+from induction_cli.runs.results import tables_behind, writing
+from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.terminal import say
 
 KIND = "pattern_preserving"
@@ -45,6 +46,7 @@ QUANTITIES = (
     "induction_depth",
 )
 SIZES = ("parameters", "n_layers")
+READ = ("score", "ablate")  # the results of a run that are compared, besides its own tables
 
 
 # ------------------------------------------------------------------------------------------------ the models
@@ -87,11 +89,11 @@ class Compared:
 def found_in(path: Path) -> list[tuple[RunDir, TrainConfig | None]]:
     """Runs, and rooms of pretrained models that were scored, at a path or in the folders of it."""
     folders = [path, *sorted(inside for inside in path.iterdir() if inside.is_dir())]
-    if RunDir(path).meta_file.exists():
+    if RunDir(path).is_run():
         folders = [path]
     found: list[tuple[RunDir, TrainConfig | None]] = []
     for room in map(RunDir, folders):
-        if room.meta_file.exists():
+        if room.is_run():
             found.append((room, room.config()))
         elif room.table_file("head_scores").exists() and "run" not in room.table("head_scores"):  # not of several runs
             found.append((room, None))
@@ -141,7 +143,7 @@ def shape(model: Compared) -> dict:
     """What kind of model it is: the columns that say in which figure and in which column of it it stands."""
     if model.trained is None:
         heads = model.table("head_scores")
-        source = Path(read_config(model.run.config_file, ScoreConfig).run_dir).name if heads is not None else ""
+        source = Path(model.run.settings(ScoreConfig).run_dir).name if heads is not None else ""
         n_layers = 0 if heads is None else int(heads.layer.max()) + 1
         n_heads = 0 if heads is None else int(heads["head"].max()) + 1
         return {"group": "pretrained", "column": source, "n_layers": n_layers, "n_heads": n_heads}
@@ -468,14 +470,17 @@ def run(config: CompareConfig, out_dir: Path) -> float:
         "learning_speed": speed_rows(table, models),
         "path_turns": turn_rows(rooms, models),
     }
-    for name, rows in tables.items():
-        room.write_table(name, rows)
-    for name, figure in plots.figures(table, data, absent, config.columns):
-        room.write_plot(name, figure)
-    room.write_plot("continuity", plots.continuity(deep(table), tables["continuity"]))
-    if len(tables["learning_speed"]):
-        room.write_plot("learning_speed", plots.learning_speed(tables["learning_speed"]))
-    if len(tables["path_turns"]):
-        room.write_plot("path_turns", plots.path_turns(tables["path_turns"]))
+    read = [folder for model in models for folder in (model.run, *map(model.run.folder, READ))]
+    with writing(room, "compare", config, tables_behind([*read, *rooms], room)) as meta:
+        for name, rows in tables.items():
+            room.write_table(name, rows)
+        for name, figure in plots.figures(table, data, absent, config.columns):
+            room.write_plot(name, figure)
+        room.write_plot("continuity", plots.continuity(deep(table), tables["continuity"]))
+        if len(tables["learning_speed"]):
+            room.write_plot("learning_speed", plots.learning_speed(tables["learning_speed"]))
+        if len(tables["path_turns"]):
+            room.write_plot("path_turns", plots.path_turns(tables["path_turns"]))
+        meta["headline"] = float(table.start_tokens.notna().sum())
     show(table, tables["continuity"], room)
-    return float(table.start_tokens.notna().sum())
+    return meta["headline"]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
-from induction_cli.evaluation.sources import Moment, Source, sources_of
+from induction_cli.evaluation.sources import Moment, Source, sources_of, weights_behind
 from induction_cli.generality.few_shot import Heads, Tasks, label, removal_rows
 from induction_cli.generality.probes import (
     DEFINITIONS,
@@ -45,6 +45,7 @@ from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
 from induction_cli.runs.gather import gather
+from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -281,8 +282,8 @@ def examples(source: Source, model: Model, probes: dict[str, Probe], table: pd.D
 # ------------------------------------------------------------------------------------------------ the room
 
 
-def measure(source: Source, room: RunDir, config: GeneralizeConfig) -> None:
-    """All tables, plots and the page of one source."""
+def measure(source: Source, config: GeneralizeConfig) -> tuple[dict[str, pd.DataFrame], str]:
+    """(all tables, the page) of one source."""
     began = time.perf_counter()
     at = source.choose(config.snapshot)[-1]
     model = source.load(at)
@@ -327,12 +328,9 @@ def measure(source: Source, room: RunDir, config: GeneralizeConfig) -> None:
         "few_shot_effect": effects,
         "claims": claim_rows(Findings(behaviours, heads, few_shot, effects, untrained, literal_share)),
     }
-    for name, table in tables.items():
-        room.write_table(name, table)
-    draw(room)
     page = attention_page(f"What the heads of {source.name} attend to", examples(source, model, probes, heads))
-    room.write_page("attention", page)
     log.info("%s: all in %.0f s", source.name, time.perf_counter() - began)
+    return tables, page
 
 
 def draw(room: RunDir) -> None:
@@ -361,16 +359,29 @@ def show(room: RunDir, name: str) -> None:
 def run(config: GeneralizeConfig, out_dir: Path) -> float:
     """Measure a source, or every run of a folder; returns the rank correlation over heads of prefix matching and
     pattern matching (less controls) of the last source; nan where patterns do not apply."""
+    config.check()
     choose_threads(config.threads)
     sources = sources_of(config)
-    rooms = {
-        source.name: RunDir(out_dir) if len(sources) == 1 or source.room is None else source.room.folder("generalize")
-        for source in sources
-    }
-    for source in sources:
-        measure(source, rooms[source.name], config)
-        show(rooms[source.name], source.name)
+    rooms = results_folders([source.room for source in sources], out_dir, "generalize")
+    headline = math.nan
+    for source, room in zip(sources, rooms, strict=True):
+        tables, page = measure(source, config)
+        headline = headline_of(tables["correlations"])
+        with writing(room, "generalize", config, weights_behind([source], room)) as meta:
+            for name, table in tables.items():
+                room.write_table(name, table)
+            draw(room)
+            room.write_page("attention", page)
+            meta["headline"] = headline
+        show(room, source.name)
     if len(sources) > 1:
-        gather(rooms, GATHERED, RunDir(out_dir))
-    found = rooms[sources[-1].name].table("correlations").set_index(["x", "y", "column", "kind"]).correlation
+        joint, named = RunDir(out_dir), {source.name: room for source, room in zip(sources, rooms, strict=True)}
+        with writing(joint, "generalize", config, weights_behind(sources, joint)) as meta:
+            gather(named, GATHERED, joint)
+            meta["headline"] = headline
+    return headline
+
+
+def headline_of(correlations: pd.DataFrame) -> float:
+    found = correlations.set_index(["x", "y", "column", "kind"]).correlation
     return float(found["prefix_matching", "pattern_matching", "excess", "spearman"])

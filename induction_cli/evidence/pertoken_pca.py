@@ -23,6 +23,7 @@ from induction_cli.measures.trajectory import angle, principal_components, rando
 from induction_cli.measures.trend import likeness
 from induction_cli.page.traces import trace_page
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
+from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative, tensor_hash
 from induction_cli.terminal import say
 
@@ -182,20 +183,24 @@ def run(config: PertokenPcaConfig, out_dir: Path) -> float:
     windows_table = [
         run.table("phase_change").assign(run=name) for name, run in zip(names, runs, strict=True) if bounds[name]
     ]
-    room = RunDir(out_dir)
-    room.write_table("runs", pd.DataFrame([run_row(name, run, room) for name, run in zip(names, runs, strict=True)]))
-    room.write_table("turn_pairs", turn_pair_rows(vectors, bounds))
-    room.write_table("pertoken_pca", table)
-    room.write_table("explained_variance", pd.DataFrame({"component": [1, 2], "share": shares.numpy()}))
-    room.write_table("turns", pd.DataFrame(turns, columns=None if turns else ["run", "degrees", "low", "high"]))
-    room.write_table(
-        "phase_change",
-        pd.concat(windows_table) if windows_table else pd.DataFrame(columns=["run", "start_tokens", "end_tokens"]),
-    )
-    room.write_plot("pertoken_pca", draw_paths(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist()))
-    if traces:
-        room.write_table("traces", pd.concat(traces))
-        room.write_page("traces", trace_page(room.table("traces")))
+    room, changes = RunDir(out_dir), pd.DataFrame(columns=["run", "start_tokens", "end_tokens"])
+    tables = {
+        "runs": pd.DataFrame([run_row(name, run, room) for name, run in zip(names, runs, strict=True)]),
+        "turn_pairs": turn_pair_rows(vectors, bounds),
+        "pertoken_pca": table,
+        "explained_variance": pd.DataFrame({"component": [1, 2], "share": shares.numpy()}),
+        "turns": pd.DataFrame(turns, columns=None if turns else ["run", "degrees", "low", "high"]),
+        "phase_change": pd.concat(windows_table) if windows_table else changes,
+    }
+    with writing(room, "pertoken_pca", config, snapshots_behind(runs, room)) as meta:
+        for name, rows in tables.items():
+            room.write_table(name, rows)
+        figure = draw_paths(room.table("pertoken_pca"), room.table("phase_change"), shares.tolist())
+        room.write_plot("pertoken_pca", figure)
+        if traces:
+            room.write_table("traces", pd.concat(traces))
+            room.write_page("traces", trace_page(room.table("traces")))
+        meta["headline"] = float(shares.sum())
     show(room, turns, shares)
     return float(shares.sum())
 

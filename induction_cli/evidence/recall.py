@@ -36,6 +36,7 @@ from induction_cli.minimal.recall_data import (
 from induction_cli.minimal.recall_network import Weights, frozen, initial_weights, loss, recall_network, split
 from induction_cli.plots import recall as plots
 from induction_cli.plots.style import in_words
+from induction_cli.runs.results import writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -301,24 +302,26 @@ def run(config: RecallConfig, out_dir: Path) -> float:
     choose_threads(config.threads)
     language, letters = character_language(open_documents(config.data), config.d_vocab, config.characters)
     room, tables = RunDir(out_dir), Tables()
-    room.write_table("definitions", pd.DataFrame(list(DEFINITIONS.items()), columns=["measure", "definition"]))
     common = language.unigram[: len(letters)].tolist()
-    room.write_table("characters", pd.DataFrame({"character": list(map(repr, letters)), "probability": common}))
-    for network in config.networks():
-        trained = train(network, config, language, tables)
-        add_events(network, config, tables)
-        tables.rows["lengths"] += [
-            length_row(weights, network, language, length, config.n_sequences, seed)
-            for length in config.lengths
-            for weights, seed in zip(trained, config.seeds, strict=True)
-        ]
-        if config.counts:
-            add_prompts(network, config, language, trained, tables)
-        tables.write(room)
-    draw(room, config)
+    with writing(room, "recall", config, {}) as meta:
+        room.write_table("definitions", pd.DataFrame(list(DEFINITIONS.items()), columns=["measure", "definition"]))
+        room.write_table("characters", pd.DataFrame({"character": list(map(repr, letters)), "probability": common}))
+        for network in config.networks():
+            trained = train(network, config, language, tables)
+            add_events(network, config, tables)
+            tables.rows["lengths"] += [
+                length_row(weights, network, language, length, config.n_sequences, seed)
+                for length in config.lengths
+                for weights, seed in zip(trained, config.seeds, strict=True)
+            ]
+            if config.counts:
+                add_prompts(network, config, language, trained, tables)
+            tables.write(room)
+        draw(room, config)
+        final = room.table("training").query(f"step == {config.steps}")
+        meta["headline"] = float(final.in_context_accuracy.mean())
     show(room, config)
-    final = room.table("training").query(f"step == {config.steps}")
-    return float(final.in_context_accuracy.mean())
+    return meta["headline"]
 
 
 def draw(room: RunDir, config: RecallConfig) -> None:

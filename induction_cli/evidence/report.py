@@ -14,10 +14,12 @@ from rich.table import Table
 
 from induction_cli.config import ReportConfig
 from induction_cli.page import page
-from induction_cli.page.rooms import with_steps
+from induction_cli.page.rooms import COMMANDS, with_steps
 from induction_cli.runs.files import beside
+from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
+from induction_cli.verdicts.tables import folders_in
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
 
@@ -80,12 +82,15 @@ def run(config: ReportConfig, out_dir: Path) -> float:
     paths = with_steps([Path(path) for path in config.run_dirs])
     found = decided(paths, asked)
     room = RunDir(out_dir)
-    room.write_table("effects", effect_rows(found))
-    room.write_table(
-        "verdicts", pd.DataFrame([[v.id, v.verdict, v.note] for v in found], columns=["id", "verdict", "note"])
-    )
-    written = room.write_page("report", page(paths, asked, found, config.argument, config.explorer_runs))
+    verdict_rows = pd.DataFrame([[v.id, v.verdict, v.note] for v in found], columns=["id", "verdict", "note"])
+    html = page(paths, asked, found, config.argument, config.explorer_runs)
+    read = [RunDir(each) for folder in folders_in(paths) for each in (folder, *(folder / name for name in COMMANDS))]
+    with writing(room, "report", config, tables_behind(read, room)) as meta:
+        room.write_table("effects", effect_rows(found))
+        room.write_table("verdicts", verdict_rows)
+        written = room.write_page("report", html)
+        meta["headline"] = float(sum(verdict.verdict == "supported" for verdict in found))
     show(found, {claim["id"]: claim for claim in claims})
     print(f"tables  {relative(room.path / 'tables')}")
     print(f"page    {relative(written)}")
-    return float(sum(verdict.verdict == "supported" for verdict in found))
+    return meta["headline"]

@@ -31,6 +31,7 @@ from induction_cli.pipeline import schedule
 from induction_cli.pipeline.memory import Record, done_elsewhere, folder_of_same, pipelines_in, read_records
 from induction_cli.pipeline.steps import PLACES, TRAINING, Step, key_of
 from induction_cli.runs.process import sources_hash
+from induction_cli.runs.results import writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.terminal import say
 
@@ -308,7 +309,10 @@ def run(config: ReproduceConfig, out_dir: Path) -> float:
     if not room.config_file.exists():
         room.write_config(config)
     records = schedule.run(plan, out_dir, n_workers(config), elsewhere, console)
-    return conclude(records, out_dir, console)
+    supported = conclude(records, out_dir, console)
+    with writing(room, "reproduce", config, {"text": corpus.manifest["sha256"]}) as meta:  # over that of the report
+        meta["headline"] = supported
+    return supported
 
 
 def conclude(records: Sequence[Record], out_dir: Path, console: Console) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from induction_cli.evaluation.scores import (
     random_tokens,
     weight_scores,
 )
-from induction_cli.evaluation.sources import Source, revision_row, sources_of
+from induction_cli.evaluation.sources import Source, revision_row, sources_of, weights_behind
 from induction_cli.evidence import summary
 from induction_cli.measures import attention, phase_change
 from induction_cli.measures.copy_rule import copy_benefit
@@ -45,6 +46,7 @@ from induction_cli.models.protocol import Model
 from induction_cli.plots import training as curves
 from induction_cli.plots.score import co_timing, head_mosaic, in_steps
 from induction_cli.runs.gather import gather
+from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir
 
 ON_REPEATS = {
@@ -226,8 +228,8 @@ def before_after_rows(by_index: pd.DataFrame, windows: pd.DataFrame) -> pd.DataF
     return pd.DataFrame({"before": before, "after": after, "change": after - before}).reset_index()
 
 
-def score_source(source: Source, room: RunDir, config: ScoreConfig) -> None:
-    """All tables and plots of one source into its room; everything is computed before anything is written."""
+def score_source(source: Source, config: ScoreConfig) -> dict[str, pd.DataFrame]:
+    """All tables of one source."""
     evaluation, n_ctx = source.evaluation(config, n_sequences=config.n_sequences), source.n_ctx(config)
     held_out, counts = source.held_out(evaluation, n_ctx), source.counts
     base = baselines(source, held_out, counts, config)
@@ -273,6 +275,10 @@ def score_source(source: Source, room: RunDir, config: ScoreConfig) -> None:
         tables["loss_bend"] = bend_rows(tables["by_chain"], windows)
         tables["before_after"] = before_after_rows(tables["loss_by_index"], windows)
         tables["loss_derivative"] = derivative_rows(tables["loss_by_index"])
+    return tables
+
+
+def write_scores(room: RunDir, tables: dict[str, pd.DataFrame]) -> None:
     for name in OVER_TIME:  # of an earlier call that scored more snapshots
         room.table_file(name).unlink(missing_ok=True)
     for name, table in tables.items():
@@ -321,12 +327,12 @@ def draw(room: RunDir) -> None:
         room.write_plot(name, in_steps(figure) if steps else figure)
 
 
-def departure_rows(runs: list[RunDir]) -> pd.DataFrame:
+def departure_rows(runs: list[RunDir], rooms: dict[str, RunDir]) -> pd.DataFrame:
     """Rows of departures.csv: where each deeper run leaves the loss curve of the one-layer run of its seed and kind."""
     rows, curves = [], {}
     for run in runs:
         trained = run.config()
-        loss = run.folder("score").table("by_chain").groupby("tokens").loss.mean()
+        loss = rooms[run.name].table("by_chain").groupby("tokens").loss.mean()
         kind = (trained.seed, trained.model.smeared_keys, trained.model.d_mlp > 0)
         curves[trained.model.n_layers, kind] = (run.name, loss)
     for (n_layers, kind), (name, loss) in curves.items():
@@ -344,22 +350,29 @@ def run(config: ScoreConfig, out_dir: Path) -> float:
     sources = sources_of(config)
     for source in sources:  # all of them before any work
         source.choose(config.snapshot)
-    rooms = [source.room.folder("score") if source.room and len(sources) > 1 else RunDir(out_dir) for source in sources]
+    rooms = results_folders([source.room for source in sources], out_dir, "score")
+    rows = []
     for source, room in zip(sources, rooms, strict=True):
-        score_source(source, room, config)
-    room = RunDir(out_dir)
-    if len(sources) > 1:
-        write_together([source.room for source in sources if source.room], room)
-    table = pd.DataFrame([summary.row(source, room) for source, room in zip(sources, rooms, strict=True)])
-    room.write_table("summary", table)
+        tables = score_source(source, config)
+        with writing(room, "score", config, weights_behind([source], room)) as meta:
+            write_scores(room, tables)
+            rows.append(summary.row(source, room))
+            meta["headline"] = float(rows[-1]["prefix_matching"])
+    table, room = pd.DataFrame(rows), RunDir(out_dir)
+    with writing(room, "score", config, weights_behind(sources, room)) as meta:
+        if len(sources) > 1:
+            write_together(sources, rooms, room)
+        room.write_table("summary", table)
+        meta["headline"] = float(table.prefix_matching.iloc[-1])
     summary.show(table, room)
-    return float(table.prefix_matching.iloc[-1])
+    return meta["headline"]
 
 
-def write_together(runs: list[RunDir], room: RunDir) -> None:
+def write_together(sources: Sequence[Source], found: Sequence[RunDir], room: RunDir) -> None:
     """The runs' tables as one, and what only several runs can show."""
-    gather({found.name: found.folder("score") for found in runs}, GATHERED, room)
+    rooms = {source.name: each for source, each in zip(sources, found, strict=True)}
+    gather(rooms, GATHERED, room)
     room.write_table("correlations", correlation_rows(room.table("head_scores")))
-    room.write_table("departures", departure_rows(runs))
+    room.write_table("departures", departure_rows([source.room for source in sources if source.room], rooms))
     learning = room.table("in_context_learning")
     room.write_plot("in_context_learning", curves.in_context_learning_score(learning))

@@ -5,6 +5,7 @@ A pair has the same seed, so the same data in the same order and the same initia
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from induction_cli import training
 from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
 from induction_cli.measures import phase_change
 from induction_cli.plots import smear as plots
+from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
 
@@ -150,16 +152,23 @@ def run(config: SmearConfig, out_dir: Path) -> float:
     windows = [run.table("phase_change").assign(**label(run)) for run in runs]
     found = [table for table in windows if len(table)]
     onset_table, shifts = onset_rows(runs, out_dir)
-    room.write_table("in_context_learning", learning)
-    room.write_table("phase_change", pd.concat(found) if found else windows[0])
-    room.write_table("onsets", onset_table)
-    room.write_table("shifts", shifts)
-    room.write_table("smear_weights", weight_rows(runs))
-    room.write_plot("in_context_learning", plots.smear_pairs(learning))
-    room.write_plot("smear_weights", plots.smear_weights(room.table("smear_weights")))
-    show(onset_table, shifts, room)
+    tables = {
+        "in_context_learning": learning,
+        "phase_change": pd.concat(found) if found else windows[0],
+        "onsets": onset_table,
+        "shifts": shifts,
+        "smear_weights": weight_rows(runs),
+    }
     deepest = shifts[shifts.n_layers == shifts.n_layers.max()].ratio
-    return float(deepest.median()) if len(deepest.dropna()) else float("nan")
+    headline = float(deepest.median()) if len(deepest.dropna()) else math.nan
+    with writing(room, "smear", config, snapshots_behind(runs, room)) as meta:
+        for name, rows in tables.items():
+            room.write_table(name, rows)
+        room.write_plot("in_context_learning", plots.smear_pairs(learning))
+        room.write_plot("smear_weights", plots.smear_weights(room.table("smear_weights")))
+        meta["headline"] = headline
+    show(onset_table, shifts, room)
+    return headline
 
 
 def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:

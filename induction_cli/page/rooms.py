@@ -143,6 +143,11 @@ def job_name(folder: Path) -> str:
     return ""
 
 
+def command_of(folder: Path) -> str:
+    """The command that filled a folder, or nothing. Version 0.1.0 left no meta.json in a results folder."""
+    return str(RunDir(folder).kept_meta().get("command", "")) or job_name(folder)
+
+
 def find(paths: Sequence[Path]) -> Found:
     """Everything in the paths and in the folders directly in them, each once."""
     found, seen = Found(), set()
@@ -158,10 +163,10 @@ def find(paths: Sequence[Path]) -> Found:
 
     @cache
     def run_at(folder: Path) -> Run | None:
-        return read_run(RunDir(folder)) if (folder / "meta.json").exists() else None
+        return read_run(RunDir(folder)) if RunDir(folder).is_run() else None
 
     for folder in folders_in(with_steps(paths)):
-        name = job_name(folder) or made_for.get(folder.resolve(), (0, ""))[1]
+        name = command_of(folder) or made_for.get(folder.resolve(), (0, ""))[1]
         if name in ("", "train") and (run := run_at(folder)):
             found.runs.append(run)
         here = [(name, folder)] if name in COMMANDS else []
@@ -191,16 +196,19 @@ def origin(command: str, folder: Path, typed_before: dict[Path, str]) -> Origin 
 
     typed_before: `Found.typed`, for what a pipeline ran.
     """
+    used = RunDir(folder).kept_meta().get("settings")
     kept = [path for path in (folder, folder.parent.parent / command) if (path / ".hydra" / "config.yaml").exists()]
-    if not kept:
+    if not kept and used is None:
         return None
+    place = kept[0] if kept else folder
     try:
-        settings = (kept[0] / ".hydra" / "config.yaml").read_text()
-        overrides = kept[0] / ".hydra" / "overrides.yaml"
+        config = place / ".hydra" / "config.yaml"
+        settings = yaml.safe_dump(used, sort_keys=False) if used is not None else config.read_text()
+        overrides = place / ".hydra" / "overrides.yaml"
         typed = yaml.safe_load(overrides.read_text()) if overrides.exists() else []
     except (OSError, yaml.YAMLError):
         return None
-    pipeline = typed_before.get(kept[0].resolve())
+    pipeline = typed_before.get(place.resolve())
     return Origin(pipeline or as_typed(command, [str(override) for override in typed or []]), settings)
 
 

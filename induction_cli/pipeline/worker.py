@@ -32,9 +32,10 @@ def do(step: Step, root: Path) -> float:
     out_dir = root / step.folder
     if step.room == TRAINING:
         return training.run(step.config, out_dir, resume=bool(RunDir(out_dir).meta()))
-    if out_dir != root:
+    headline = import_module(step.room).run(step.config, out_dir)
+    if out_dir != root:  # where the settings of the whole are
         RunDir(out_dir).write_config(step.config)
-    return import_module(step.room).run(step.config, out_dir)
+    return headline
 
 
 def log_file(root: Path, step: Step) -> Path:

@@ -117,12 +117,21 @@ class RunDir:
         if not path.is_dir():
             raise RunError(f"there is no run directory '{path}'")
         folders = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
-        runs = [RunDir(folder) for folder in folders if (folder / "meta.json").exists()]
+        runs = [run for run in map(RunDir, folders) if run.is_run()]
         if runs and runs[0].path == path:
             return runs[:1]
         if not runs:
-            raise RunError(f"'{path}' is not a run directory: it has no meta.json, and no folder in it has one")
+            raise RunError(
+                f"'{path}' is not a run directory: it has no meta.json of a run, and no folder in it has one"
+            )
         return runs
+
+    def is_run(self) -> bool:
+        """Whether a training was begun here. A results folder has a meta.json too, which names its command."""
+        try:
+            return self.meta_file.exists() and self.meta().get("command", "train") == "train"
+        except RunError:  # damaged: whoever reads it will say so
+            return True
 
     @property
     def name(self) -> str:
@@ -162,6 +171,25 @@ class RunDir:
         with said_plainly():
             write_json(self.meta_file, {**self.meta(), **changes})
 
+    def kept_meta(self) -> dict[str, Any]:
+        """That of a results folder; nothing where there is none, or a damaged one."""
+        try:
+            return self.meta()
+        except RunError:
+            return {}
+
+    def settings(self, schema: type[Config]) -> Config:
+        """Those under which a results folder was made. Version 0.1.0 kept them in .hydra alone."""
+        kept = self.kept_meta().get("settings")
+        if kept is None:
+            return read_config(self.config_file, schema)
+        return deepcopy(parse_config(json.dumps(kept), schema))  # type: ignore[arg-type]
+
+    def replace_meta(self, meta: dict[str, Any]) -> None:
+        """All of it, unlike `write_meta`."""
+        with said_plainly():
+            write_json(self.meta_file, meta)
+
     # -------------------------------------------------------------------------------- snapshots
 
     def snapshots(self) -> list[Snapshot]:
@@ -200,6 +228,10 @@ class RunDir:
         """The checksums that the snapshots carry, in order of step; weights are not read."""
         return [read_notes(snapshot.path).get("sha256", "") for snapshot in self.snapshots()]
 
+    def snapshots_hash(self) -> str:
+        """sha256 over the checksums of all snapshots, in order of step."""
+        return hashlib.sha256(" ".join(self.snapshot_hashes()).encode()).hexdigest()
+
     def forget_snapshots_after(self, step: int) -> None:
         """Those of a future that a resumed run will make again."""
         for path in self.snapshot_folder.glob("step_*.safetensors"):
@@ -214,6 +246,16 @@ class RunDir:
 
     def table_file(self, name: str) -> Path:
         return self.path / "tables" / f"{name}.csv"
+
+    def table_names(self) -> list[str]:
+        return sorted(path.stem for path in (self.path / "tables").glob("*.csv"))
+
+    def tables_hash(self) -> str:
+        """sha256 over the names and bytes of all tables."""
+        digest = hashlib.sha256()
+        for name in self.table_names():
+            digest.update(f"{name} {hashlib.sha256(self.table_file(name).read_bytes()).hexdigest()}\n".encode())
+        return digest.hexdigest()
 
     def growing_table(self, name: str, before_step: int | None = None) -> Table:
         return Table(self.table_file(name), before_step)

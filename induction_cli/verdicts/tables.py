@@ -20,8 +20,8 @@ def folders_in(paths: Paths) -> list[Path]:
 
 
 def runs_in(paths: Paths) -> list[RunDir]:
-    """The training runs among them; only those have a meta.json."""
-    return [run for run in map(RunDir, folders_in(paths)) if run.meta_file.exists()]
+    """The training runs among them."""
+    return [run for run in map(RunDir, folders_in(paths)) if run.is_run()]
 
 
 def rooms_in(paths: Paths, command: str, table: str) -> list[RunDir]:
