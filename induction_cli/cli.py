@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand
 
-from induction_cli.config import ConfigError
+from induction_cli.errors import ConfigError
 
 app = typer.Typer(
     help="Induction heads and in-context learning: train small transformers and measure six lines of evidence.",
@@ -18,12 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings of conf/, as model.d_model=64 data=files."),
+Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings; --print-config shows all there are.")
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run, or a folder of runs.")]
-Model = Annotated[
+Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
@@ -31,11 +32,24 @@ Model = Annotated[
     ),
 ]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN_DIR... [KEY=VALUE]", help="Runs, then settings.")]
-Experiment = Annotated[
-    str | None, typer.Option("--experiment", "-e", metavar="NAME", help="A recipe of experiments/<command>/.")
-]
+Experiment = Annotated[str | None, typer.Option("--experiment", "-e", metavar="NAME", help="A recipe; see below.")]
 Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Run every combination of KEY=A,B settings.")]
-PrintConfig = Annotated[bool, typer.Option("--print-config", help="Show all settings and stop.")]
+PrintConfig = Annotated[bool, typer.Option("--print-config", help="Show all settings, what they mean, and stop.")]
+
+
+class Command(TyperCommand):
+    """A command whose help ends with its examples, recipes and groups."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from induction_cli.command_help import write_help
+
+        super().format_help(ctx, formatter)
+        write_help(formatter, called(ctx), COMMANDS[str(self.name)].examples)
+
+
+def called(context: Any) -> str:
+    """The command as conf/ and experiments/ call it."""
+    return str(context.command.name).replace("-", "_")
 
 
 def print_version(wanted: bool) -> None:
@@ -58,9 +72,11 @@ def induction(
     pass
 
 
-@app.command()
+# ------------------------------------------------------------------------------------------------ what is typed
+
+
 def train(
-    overrides: Overrides = None,
+    settings: Settings = None,
     layers: Annotated[int | None, typer.Option(metavar="N", help="Short for model.n_layers=N.")] = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
@@ -69,174 +85,72 @@ def train(
     ] = None,
     print_config: PrintConfig = False,
 ) -> None:
-    """Train a transformer and watch for the phase change."""
     from induction_cli import launch
 
     if resume:
-        if overrides or layers is not None or experiment or multirun:
+        if settings or layers is not None or experiment or multirun:
             raise ConfigError("--resume goes on with the settings of the run; it takes no others")
         return launch.resume(resume, print_config)
     sugar = [] if layers is None else [f"model.n_layers={layers}"]
-    launch.start("train", sugar + (overrides or []), [], experiment, multirun, print_config)
+    launch.start("train", sugar + (settings or []), [], experiment, multirun, print_config)
 
 
-@app.command()
-def score(
-    source: Model,
-    overrides: Overrides = None,
+def takes_settings(
+    context: typer.Context,
+    settings: Settings = None,
     experiment: Experiment = None,
     multirun: Multirun = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Score every head and the in-context learning of every snapshot."""
     from induction_cli import launch
 
-    launch.start("score", overrides or [], [source], experiment, multirun, print_config)
+    launch.start(called(context), settings or [], [], experiment, multirun, print_config)
 
 
-@app.command("pertoken-pca")
-def pertoken_pca(
+def takes_source(
+    context: typer.Context,
+    source: Source,
+    settings: Settings = None,
+    experiment: Experiment = None,
+    multirun: Multirun = False,
+    print_config: PrintConfig = False,
+) -> None:
+    from induction_cli import launch
+
+    launch.start(called(context), settings or [], [source], experiment, multirun, print_config)
+
+
+def takes_runs(
+    context: typer.Context,
     arguments: Runs,
     experiment: Experiment = None,
     multirun: Multirun = False,
     print_config: PrintConfig = False,
 ) -> None:
-    """Draw the paths of runs through the principal components of their per-token losses."""
     from induction_cli import launch
 
-    run_dirs, overrides = split_arguments(arguments)
-    launch.start("pertoken_pca", overrides, run_dirs, experiment, multirun, print_config)
+    run_dirs, settings = split_arguments(arguments)
+    launch.start(called(context), settings, run_dirs, experiment, multirun, print_config)
 
 
-@app.command()
-def smear(
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Train models with and without smeared keys: does the phase change move?"""
-    from induction_cli import launch
-
-    launch.start("smear", overrides or [], [], experiment, multirun, print_config)
-
-
-@app.command()
-def ablate(
-    source: Model,
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Take heads out of every snapshot, one by one: does in-context learning go?
-
-    A run takes minutes. A pretrained model runs once for each head and window of text: start with -e smollm2, which
-    has few and short windows.
-    """
-    from induction_cli import launch
-
-    launch.start("ablate", overrides or [], [source], experiment, multirun, print_config)
-
-
-@app.command()
-def generalize(
-    source: Model,
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Ask whether the heads that match prefixes also copy text, translate and match abstract patterns."""
-    from induction_cli import launch
-
-    launch.start("generalize", overrides or [], [source], experiment, multirun, print_config)
-
-
-@app.command()
-def circuits(
-    source: Model,
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Read the heads' weights, and put an ideal induction head in their place."""
-    from induction_cli import launch
-
-    launch.start("circuits", overrides or [], [source], experiment, multirun, print_config)
-
-
-@app.command()
-def compare(
-    arguments: Runs,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Lay the tables of many models side by side: does the story hold from small to large?"""
-    from induction_cli import launch
-
-    run_dirs, overrides = split_arguments(arguments)
-    launch.start("compare", overrides, run_dirs, experiment, multirun, print_config)
-
-
-@app.command()
 def report(arguments: Runs, print_config: PrintConfig = False) -> None:
-    """Say for each claim what the tables of these runs show, and put everything on one page."""
     from induction_cli import launch
 
-    run_dirs, overrides = split_arguments(arguments)
-    launch.start("report", overrides, run_dirs, print_config=print_config)
+    run_dirs, settings = split_arguments(arguments)
+    launch.start("report", settings, run_dirs, print_config=print_config)
 
 
-@app.command()
-def reproduce(
-    overrides: Overrides = None,
-    experiment: Annotated[
-        str | None, typer.Option("--experiment", "-e", metavar="NAME", help="smoke, quick (default), laptop or paper.")
-    ] = None,
-    print_config: PrintConfig = False,
-) -> None:
-    """Run all six lines of evidence, from training to one page; started again, go on where it stopped."""
+def reproduce(settings: Settings = None, experiment: Experiment = None, print_config: PrintConfig = False) -> None:
     from induction_cli import launch
 
-    launch.start("reproduce", overrides or [], [], experiment, print_config=print_config)
+    launch.start("reproduce", settings or [], [], experiment, print_config=print_config)
 
 
-@app.command()
-def classify(
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Train the minimal classification network: in context or from weights, and how suddenly?"""
-    from induction_cli import launch
-
-    launch.start("classify", overrides or [], [], experiment, multirun, print_config)
-
-
-@app.command()
-def recall(
-    overrides: Overrides = None,
-    experiment: Experiment = None,
-    multirun: Multirun = False,
-    print_config: PrintConfig = False,
-) -> None:
-    """Train associative memories on triggers whose followers change, and read them out."""
-    from induction_cli import launch
-
-    launch.start("recall", overrides or [], [], experiment, multirun, print_config)
-
-
-@app.command()
 def export(
     run_dir: RunDirectory,
     to: Annotated[str, typer.Option(metavar="TOOL", help="transformer-lens or huggingface.")],
     snapshot: Annotated[str, typer.Option(metavar="STEP", help="'last' or a step.")] = "last",
 ) -> None:
-    """Write a snapshot so that another tool loads it, with the same logits."""
     from induction_cli.export import export as export_snapshot
     from induction_cli.runs.run_dir import RunDir, relative
 
@@ -256,6 +170,8 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
             raise ConfigError(
                 f"there is no run directory '{text}'; if it is a setting, write the folders as ./{key}=..."
             )
+    if "" in arguments:
+        raise ConfigError("there is no run directory ''; write . for this folder")
     if not run_dirs:
         raise ConfigError("there is no RUN_DIR among the arguments; give at least one")
     return run_dirs, overrides
@@ -264,6 +180,109 @@ def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
 def is_override(text: str) -> bool:
     key = text.partition("=")[0]
     return "=" in text and not os.path.exists(text) and ("/" not in key or key.startswith("hydra/"))
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+class About(NamedTuple):
+    """A command: what its arguments are, what it does, how it is called for example."""
+
+    arguments: Callable[..., None]
+    does: str
+    examples: tuple[str, ...]
+
+
+RUN, SWEEP = "runs/train/2025-01-31_12-00-00", "runs/train/sweep"
+COMMANDS = {
+    "train": About(
+        train,
+        "Train a transformer and watch for the phase change.",
+        (
+            "induction train --layers 2",
+            "induction train -m model.n_layers=1,2 seed=0,1,2",
+            "induction train data=files \"data.paths=['~/texts']\" model.d_vocab=2048",
+            f"induction train --resume {RUN}",
+        ),
+    ),
+    "score": About(
+        takes_source,
+        "Score every head and the in-context learning of every snapshot.",
+        (f"induction score {RUN}", f"induction score {SWEEP} snapshot=last", "induction score smollm2 -e smollm2"),
+    ),
+    "pertoken-pca": About(
+        takes_runs,
+        "Draw the paths of runs through the principal components of their per-token losses.",
+        (f"induction pertoken-pca {SWEEP}", f"induction pertoken-pca {RUN} n_examples=10_000"),
+    ),
+    "smear": About(
+        takes_settings,
+        "Train models with and without smeared keys: does the phase change move?",
+        ("induction smear seeds=[0,1]", f"induction smear -e pairs vanilla={SWEEP}"),
+    ),
+    "ablate": About(
+        takes_source,
+        "Take heads out of every snapshot, one by one: does in-context learning go?\n\n"
+        "A run takes minutes. A pretrained model runs once for each head and window of text: start with -e smollm2, "
+        "which has few and short windows.",
+        (
+            f"induction ablate {RUN}",
+            f"induction ablate {RUN} heads='[[1,0],[1,2]]' kinds='[full]' snapshot=last",
+            f"induction ablate {RUN} shards=4 shard=0,1,2,3 -m",
+            "induction ablate smollm2 -e smollm2",
+        ),
+    ),
+    "generalize": About(
+        takes_source,
+        "Ask whether the heads that match prefixes also copy text, translate and match abstract patterns.",
+        (f"induction generalize {RUN}", "induction generalize smollm2 -e smollm2"),
+    ),
+    "circuits": About(
+        takes_source,
+        "Read the heads' weights, and put an ideal induction head in their place.",
+        (f"induction circuits {RUN}", f"induction circuits {RUN} -e ideal_head"),
+    ),
+    "compare": About(
+        takes_runs,
+        "Lay the tables of many models side by side: does the story hold from small to large?",
+        (f"induction compare {SWEEP}", f"induction compare {SWEEP} {RUN} columns=4"),
+    ),
+    "report": About(
+        report,
+        "Say for each claim what the tables of these runs show, and put everything on one page.",
+        (f"induction report {SWEEP}", f"induction report {RUN} argument=1 explorer_runs=0"),
+    ),
+    "reproduce": About(
+        reproduce,
+        "Run all six lines of evidence, from training to one page; started again, go on where it stopped.",
+        (
+            "induction reproduce",
+            "induction reproduce -e laptop",
+            f"induction reproduce -e laptop reuse=[{SWEEP}]",
+            "induction reproduce -e smoke fresh=true",
+        ),
+    ),
+    "classify": About(
+        takes_settings,
+        "Train the minimal classification network: in context or from weights, and how suddenly?",
+        ("induction classify", "induction classify -m -e data_dependence burstiness=1,2,4 n_classes=32,128,512"),
+    ),
+    "recall": About(
+        takes_settings,
+        "Train associative memories on triggers whose followers change, and read them out.",
+        ("induction recall", "induction recall -e positions seeds=[0,1,2]"),
+    ),
+    "export": About(
+        export,
+        "Write a snapshot so that another tool loads it, with the same logits.",
+        (f"induction export {RUN} --to transformer-lens", f"induction export {RUN} --to huggingface --snapshot 1000"),
+    ),
+}
+for name, about in COMMANDS.items():
+    app.command(name, cls=Command, help=about.does)(about.arguments)
+
+
+# ------------------------------------------------------------------------------------------------ the door
 
 
 def run(arguments: list[str]) -> int:

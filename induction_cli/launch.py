@@ -460,6 +460,7 @@ def start(
     """Run a command: compose and check every job, then hand them to Hydra. Prints where the results are."""
     schema, run_dirs = schema_of(command), run_dirs or []
     for path in run_dirs:
+        require(path != "", "there is no run directory ''; write . for this folder")
         require(Path(path).is_dir() or is_model(command, path), f"there is no run directory '{path}'")
     recipe = recipe_overrides(command, experiment)
     parsed = read_overrides([*run_dir_overrides(schema, run_dirs), *overrides], schema, multirun)

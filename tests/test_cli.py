@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -84,6 +86,43 @@ def test_help_and_version_through_typer():
     flags = CliRunner().invoke(cli.app, ["train", "--help"], env={"COLUMNS": "200"}).output
     assert all(flag in flags for flag in ("--layers", "--experiment", "--multirun", "--resume", "--print-config"))
     assert CliRunner().invoke(cli.app, ["--version"]).output.startswith("induction ")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_lists_what_is_made_for_a_command(command, capsys):
+    assert cli.run([command, "--help"]) == 0
+    said = capsys.readouterr().out
+    words, (_, _, groups_said) = said.split(), said.partition("Groups of settings")
+    room = command.replace("-", "_")
+    assert {path.stem for path in (launch.beside("experiments") / room).glob("*.yaml")} <= set(words)
+    groups = launch.wanted(launch.schema_of(room)) if command != "export" else {}
+    for group in ("model", "data", "optimizer"):
+        assert (group in groups) == (f"  {group} " in groups_said)
+
+
+EXAMPLES = [
+    example for about in cli.COMMANDS.values() for example in about.examples if not re.search("resume|export", example)
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_of_the_help_are_accepted(example, capsys):
+    for folder in (cli.RUN, cli.SWEEP):
+        Path(folder).mkdir(parents=True)
+    _, *typed = shlex.split(example)
+    assert cli.run([*typed, "--print-config"]) == 0, capsys.readouterr().err
+
+
+def test_every_command_of_conf_is_on_the_command_line():
+    assert {path.stem for path in launch.beside("conf").glob("*.yaml")} == {
+        name.replace("-", "_") for name in cli.COMMANDS if name != "export"
+    }
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_an_empty_run_directory_is_not_this_folder(command, capsys, room):
+    assert cli.run([command, ""]) == 2
+    assert "there is no run directory ''" in capsys.readouterr().err and not room.seen
 
 
 # ------------------------------------------------------------------------------------------------ mistakes

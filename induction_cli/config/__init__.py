@@ -18,7 +18,7 @@ from induction_cli.config.analyses import (
 from induction_cli.config.classify import SCALARS, SYSTEMS, ClassifyConfig, NestedConfig, TwoParameterConfig
 from induction_cli.config.recall import RecallConfig, RecallNetworkConfig
 from induction_cli.config.reproduce import ReproduceConfig
-from induction_cli.config.settings import MISSING, ConfigError, Limits, Settings, check_group, require, setting
+from induction_cli.config.settings import MISSING, Limits, Settings, check_group, setting
 from induction_cli.config.smear import SmearConfig, SmearModelConfig
 from induction_cli.config.train import (
     DEVICES,
@@ -35,6 +35,7 @@ from induction_cli.config.train import (
     SnapshotConfig,
     TrainConfig,
 )
+from induction_cli.errors import ConfigError, require
 
 __all__ = [
     "ABLATIONS",

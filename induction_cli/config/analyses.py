@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from induction_cli.config.settings import MISSING, SEED, Settings, require, setting
+from induction_cli.config.settings import MISSING, SEED, Settings, setting
 from induction_cli.config.train import DEVICES, THREADS
+from induction_cli.errors import require
 
 ABLATIONS = ("pattern_preserving", "full", "mean")
 RUN_DIRS = "runs, and folders of runs"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from induction_cli.config.settings import SEED, SEVERAL, Settings, group, require, setting
+from induction_cli.config.settings import SEED, SEVERAL, Settings, group, setting
 from induction_cli.config.train import THREADS
+from induction_cli.errors import require
 
 SYSTEMS = ("network", "two_parameter", "nested_logits")
 SCALARS = ("beta_1", "alpha", "beta_2", "xi")  # of the two-parameter model

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from induction_cli.config.settings import SEED, SEVERAL, Settings, group, require, setting
+from induction_cli.config.settings import SEED, SEVERAL, Settings, group, setting
 from induction_cli.config.train import DEPTH, THREADS, DataConfig
+from induction_cli.errors import require
 
 RECALL_POSITIONS = ("absolute", "relative", "none")
 

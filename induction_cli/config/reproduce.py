@@ -13,9 +13,10 @@ from induction_cli.config.analyses import (
     PertokenPcaConfig,
     ScoreConfig,
 )
-from induction_cli.config.settings import SEED, SEVERAL, TOKENS, group, require, setting
+from induction_cli.config.settings import SEED, SEVERAL, TOKENS, group, setting
 from induction_cli.config.smear import SmearModelConfig
 from induction_cli.config.train import DEPTH, SnapshotConfig, TrainConfig
+from induction_cli.errors import require
 
 LAYERS: dict[str, Any] = {"at_least": 1, "at_most": DEPTH, "distinct": True}
 

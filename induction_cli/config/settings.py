@@ -14,21 +14,14 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from induction_cli.errors import ConfigError, require
+
 MISSING = "???"  # Hydra's mark for a value that must be given
 MOST = 10**9  # of anything that is counted
 SEED: dict[str, Any] = {"at_least": 0, "at_most": 2**63 - 1}  # limits of every seed
 TOKENS: dict[str, Any] = {"at_least": 1, "at_most": 10**15}  # and of every length of a training
 SEVERAL: dict[str, Any] = {"not_empty": True, "distinct": True}  # of a list that is gone through
 KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message begins with its key and says what would do."""
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)

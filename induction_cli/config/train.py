@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from induction_cli.config.settings import SEED, TOKENS, Settings, group, require, setting
+from induction_cli.config.settings import SEED, TOKENS, Settings, group, setting
+from induction_cli.errors import require
 
 POSITIONS = ("shortformer", "learned", "rotary", "relative", "none")
 SOURCES = ("stdlib", "files", "huggingface", "repeats")
