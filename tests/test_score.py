@@ -311,7 +311,7 @@ def test_room_of_a_run(copied):
     definitions = room.table("definitions").set_index("measure")
     assert set(definitions.index) == set(score.DEFINITIONS)
     assert definitions.sequence["prefix_matching"] == "start token, then 25 random tokens 2 times"  # 64 tokens hold 2
-    assert definitions.target_offset["prefix_matching"] == 1 and definitions.start_token["copying"] == "none"
+    assert definitions.target_offset["prefix_matching"] == "+1" and definitions.start_token["copying"] == "none"
     assert definitions.examples.to_dict() == dict.fromkeys(definitions.index, 2) | {
         "copying_eigenvalues": 0,
         "qk_trace": 0,
