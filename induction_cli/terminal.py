@@ -25,7 +25,7 @@ class Seen:
     previous_token: float
 
 
-def counted(number: int, noun: str) -> str:
+def plural(number: int, noun: str) -> str:
     """'1 layer', '2 layers'."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 

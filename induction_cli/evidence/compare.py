@@ -30,7 +30,7 @@ from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
-from induction_cli.terminal import say
+from induction_cli.terminal import plural, say
 
 KIND = "pattern_preserving"
 N_BINS = 48  # of the loss by index, evenly in ln(index)
@@ -149,7 +149,7 @@ def shape(model: Compared) -> dict:
         return {"group": "pretrained", "column": source, "n_layers": n_layers, "n_heads": n_heads}
     config, seed = model.trained.model, model.trained.seed
     group = "smeared keys" if config.smeared_keys else "with MLPs" if config.d_mlp else "attention-only"
-    column = f"{config.n_layers} layer{'s' * (config.n_layers != 1)}"
+    column = plural(config.n_layers, "layer")
     column += ", MLPs" * (config.smeared_keys and config.d_mlp > 0)
     sizes = {name: getattr(config, name) for name in ("n_layers", "n_heads", "d_model", "d_mlp")}
     return {"group": group, "column": column, **sizes, "seed": seed, "parameters": parameters(config)}

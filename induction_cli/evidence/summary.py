@@ -12,7 +12,7 @@ from rich.table import Table
 from induction_cli.evaluation.sources import Source
 from induction_cli.measures.head_types import INDUCTION
 from induction_cli.runs.run_dir import RunDir, relative
-from induction_cli.terminal import say
+from induction_cli.terminal import plural, say
 
 
 def row(source: Source, room: RunDir) -> dict:
@@ -65,7 +65,7 @@ def sentence(table: pd.DataFrame) -> str:
 
 def names(table: pd.DataFrame) -> list[str]:
     """'2 layers, seed 0', short enough for a narrow terminal; the run's own name where that is not unique."""
-    short = [f"{row.layers} layer{'s' * (row.layers != 1)}, seed {row.seed}" for row in table.itertuples()]
+    short = [f"{plural(row.layers, 'layer')}, seed {row.seed}" for row in table.itertuples()]
     return short if len(set(short)) == len(short) and table.seed.notna().all() else table.run.tolist()
 
 

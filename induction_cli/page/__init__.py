@@ -61,7 +61,8 @@ def spans(runs: Sequence[rooms.Run]) -> str:
     if not configs:
         return ""
     depths, seeds = sorted({c.model.n_layers for c in configs}), sorted({c.seed for c in configs})
-    return f" of {listed(depths)} layer{'s' * (depths != [1])}, seed{'s' * (len(seeds) > 1)} {listed(seeds)}"
+    layers = "layer" if depths == [1] else "layers"
+    return f" of {listed(depths)} {layers}, {'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}"
 
 
 def listed(values: Sequence[int]) -> str:

@@ -14,6 +14,7 @@ import yaml
 from induction_cli.config import ConfigError, TrainConfig
 from induction_cli.pipeline.memory import steps_file
 from induction_cli.runs.run_dir import RunDir, RunError
+from induction_cli.terminal import plural
 from induction_cli.verdicts.tables import folders_in
 
 COMMANDS = (
@@ -36,7 +37,7 @@ class Run:
         if self.config is None:
             return self.dir.name
         model = self.config.model
-        parts = [f"{model.n_layers} layer{'s' * (model.n_layers != 1)}", f"seed {self.config.seed}"]
+        parts = [plural(model.n_layers, "layer"), f"seed {self.config.seed}"]
         return ", ".join(parts + ["with MLPs"] * (model.d_mlp > 0) + ["smeared keys"] * model.smeared_keys)
 
     @property

@@ -15,6 +15,7 @@ import yaml
 from induction_cli.page.figures import Figures
 from induction_cli.page.rooms import Found, Origin, Room, Run, origin
 from induction_cli.runs.run_dir import relative
+from induction_cli.terminal import plural
 from induction_cli.verdicts import Effect, Verdict
 
 UNDONE = ("failed", "skipped")  # steps that a section must own up to
@@ -123,7 +124,7 @@ def counted(effects: Sequence[Effect]) -> str:
         return "no run"
     n_runs, seeds = sum(effect.runs for effect in effects), {e.seed for e in effects if e.seed is not None}
     runs = "one run" if n_runs == 1 else f"{n_runs} runs"
-    return f"{runs}, {len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds and n_runs > 1 else runs
+    return f"{runs}, {plural(len(seeds), 'seed')}" if seeds and n_runs > 1 else runs
 
 
 # ------------------------------------------------------------------------------------------------ plots

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from induction_cli.plots.style import FAINT, INK, PLAIN, SMALL, TEXT, End, finish, ink_on, name_ends, new_figure
+from induction_cli.terminal import plural
 
 STEPS = "training steps (thousands)"
 SYSTEMS = {"network": "the network", "two_parameter": "two parameters"}
@@ -45,7 +46,7 @@ def curves(table: pd.DataFrame) -> Figure:
     system, n_seeds = table["system"].iloc[0], table["seed"].nunique()
     title = f"{SYSTEMS[system].capitalize()}: does in-context learning jump after a plateau?"
     what = "probability of the right label" if system == "two_parameter" else "accuracy"
-    note = f"bold: mean of {n_seeds} seed{'s' * (n_seeds > 1)}, thin: each. Solid: {what}; dashed: progress measures"
+    note = f"bold: mean of {plural(n_seeds, 'seed')}, thin: each. Solid: {what}; dashed: progress measures"
     figure, axes = new_figure(title, note, height=5.2)
     ends = []
     for event, curve in table.groupby("event", sort=False):

@@ -23,7 +23,7 @@ from induction_cli.evaluation.scores import head_scores, held_out_losses
 from induction_cli.plots import training as plots
 from induction_cli.runs.process import Interrupted, deferred_signals
 from induction_cli.runs.run_dir import RunDir
-from induction_cli.terminal import Display, Seen, counted
+from induction_cli.terminal import Display, Seen, plural
 from induction_cli.training.optimizer import learning_rate_factor
 from induction_cli.training.state import State, save, set_up, snapshot_steps
 
@@ -78,7 +78,7 @@ def train(config: TrainConfig, run: RunDir, resume: bool) -> float:
 
 def title(config: TrainConfig) -> str:
     """'2 layers, seed 0, smeared keys'."""
-    parts = [counted(config.model.n_layers, "layer"), f"seed {config.seed}"]
+    parts = [plural(config.model.n_layers, "layer"), f"seed {config.seed}"]
     if config.model.smeared_keys:
         parts.append("smeared keys")
     return ", ".join(parts)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from induction_cli.terminal import plural
+
 SEEDS = 3  # fewer give no verdict
 
 
@@ -51,7 +53,7 @@ def decide(claim: str, effects: list[Effect]) -> Verdict:
     known = {effect.seed for effect in effects if effect.seed is not None}
     n_seeds = len(known) + sum(effect.runs for effect in effects if effect.seed is None)
     if n_seeds < SEEDS:
-        runs += f" of {n_seeds} seed{'s' * (n_seeds > 1)}" if n_seeds < n_runs else ""
+        runs += f" of {plural(n_seeds, 'seed')}" if n_seeds < n_runs else ""
         lean = ", for it" if sides == {True} else ", against it" if sides == {False} else ", undecided"
         return Verdict(claim, "inconclusive", effects, runs + lean)
     if sides == {True}:
