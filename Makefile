@@ -8,6 +8,8 @@ SEED ?= 0
 RECIPE ?= quick
 # without a GPU the CPU build of torch is enough; where its index cannot be reached the pinned version is taken as it comes
 TORCH_CPU := https://download.pytorch.org/whl/cpu
+# two processes of one thread each, which collect the same tests in the same order
+PYTEST := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(VENV)/bin/pytest -n 2 --dist loadfile
 PIP_INSTALL := bin/pip install --quiet --disable-pip-version-check
 
 # the evidence: three seeds of one, two and three layers
@@ -51,10 +53,10 @@ chromium:  # any that is on the PATH, else Debian's
 	>/dev/null || { echo "the page's tests need Chromium, and it cannot be installed from here: apt-get install chromium"; exit 1; }
 
 test: lint $(VENV)/pretrained $(LENS)/installed chromium  ## lint, types, every test with coverage (20 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --cov=induction_cli --cov-report=term
+	$(PYTEST) --cov=induction_cli --cov-report=term
 
 test-fast: $(VENV)/pretrained  ## the tests that are not marked slow, under two minutes
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 docs: setup  ## the reference of the Python API, the measures, the settings and the tables, into docs/
 	$(VENV)/bin/pdoc induction_cli.api induction_cli.measures induction_cli.models.protocol --output-directory docs

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from induction_cli.config import require
@@ -38,22 +39,22 @@ if TYPE_CHECKING:
 class HeadWeights:
     """One layer's heads. Under grouped-query attention W_K, W_V are repeated for every query head."""
 
-    W_Q: Tensor  # [head, d_model, d_head]
-    W_K: Tensor  # [head, d_model, d_head]
-    W_V: Tensor  # [head, d_model, d_head]
-    W_O: Tensor  # [head, d_head, d_model]
-    b_Q: Tensor  # [head, d_head]
-    b_K: Tensor  # [head, d_head]
-    b_V: Tensor  # [head, d_head]
-    b_O: Tensor  # [d_model]
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
     scale: float  # scores are scale * q . k, with positions as the model has them
 
 
 # ------------------------------------------------------------------------------------------------ our own
 
 
-def centred(x: Tensor) -> Tensor:
-    """Less its mean over d_model, the last axis: what a LayerNorm that reads it sees of it."""
+def centred(x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+    """Less its mean over d_model: what a LayerNorm that reads it sees of it."""
     return x - x.mean(-1, keepdim=True)
 
 
@@ -88,8 +89,8 @@ class Family:
     rotary: bool = True  # positions turn queries and keys, so W_Q W_K^T alone is not what attends
 
 
-def matrix(module: Any) -> Tensor:
-    """Weight and bias of a linear map as one matrix [d_in + 1, d_out], the bias last: it splits as the weights do."""
+def matrix(module: Any) -> Float[Tensor, "d_in_and_bias d_out"]:
+    """Weight and bias of a linear map as one matrix, the bias last: it splits as the weights do."""
     weight = module.weight.T if isinstance(module, nn.Linear) else module.weight  # GPT-2's Conv1D is [d_in, d_out]
     bias = torch.zeros_like(weight[0]) if module.bias is None else module.bias
     return torch.cat((weight, bias[None]))
@@ -152,8 +153,8 @@ def gain(norm: nn.Module) -> Tensor:
     return torch.ones(()) if weight is None else weight
 
 
-def folded(part: Tensor, norm: nn.Module) -> Tensor:
-    """[d_in + 1, ...] that reads a norm's output -> the same that reads the norm's input, centred and divided only."""
+def folded(part: Float[Tensor, " d_in_and_bias *d_out"], norm: nn.Module) -> Float[Tensor, " d_in_and_bias *d_out"]:
+    """A `matrix` that reads a norm's output -> the same that reads the norm's input, centred and divided only."""
     flat = part.flatten(1)
     weight, bias = flat[:-1], flat[-1:]
     if (shift := getattr(norm, "bias", None)) is not None:
@@ -187,8 +188,10 @@ def pretrained_weights(pretrained: Pretrained, layer: int, fold_norm: bool = Tru
     return HeadWeights(W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, out[-1], float(attention.scaling))
 
 
-def attention_input(pretrained: Pretrained, layer: int, residual: Tensor, fold_norm: bool = True) -> Tensor:
-    """What a layer's W_Q, W_K, W_V read, from the residual stream before that layer; both [batch, pos, d_model].
+def attention_input(
+    pretrained: Pretrained, layer: int, residual: Float[Tensor, "batch pos d_model"], fold_norm: bool = True
+) -> Float[Tensor, "batch pos d_model"]:
+    """What a layer's W_Q, W_K, W_V read, from the residual stream before that layer.
 
     fold_norm as in `pretrained_weights`: the norm's gain and shift are in the weights, so they are left out here.
     """
@@ -201,15 +204,15 @@ def attention_input(pretrained: Pretrained, layer: int, residual: Tensor, fold_n
 
 
 @torch.no_grad()
-def embedding(pretrained: Pretrained) -> Tensor:
-    """W_E [d_vocab, d_model]; a family's position embeddings (GPT-2) are not in it."""
+def embedding(pretrained: Pretrained) -> Float[Tensor, "d_vocab d_model"]:
+    """W_E; a family's position embeddings (GPT-2) are not in it."""
     weight: Tensor = pretrained.model.get_input_embeddings().weight
     return weight.detach()
 
 
 @torch.no_grad()
-def unembedding(pretrained: Pretrained, fold_norm: bool = True) -> Tensor:
-    """W_U [d_model, d_vocab]; with fold_norm the final norm's gain and centring are in it.
+def unembedding(pretrained: Pretrained, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
+    """W_U; with fold_norm the final norm's gain and centring are in it.
 
     Left out: a bias, and the logits the final norm's shift gives; both are the same for every input.
     """

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from induction_cli.config import require
@@ -143,17 +144,19 @@ class Model(Protocol):
 
     # -- running it
 
-    def __call__(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None) -> Any:
+    def __call__(
+        self, tokens: Int[Tensor, "batch pos"], record: Record | None = None, patch: Patch | None = None
+    ) -> Any:
         """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations).
 
         Raises ValueError for an unknown name, a patch that does not fit, or more tokens than n_ctx.
         """
 
-    def activations(self, tokens: Tensor, record: Record) -> Activations:
+    def activations(self, tokens: Int[Tensor, "batch pos"], record: Record) -> Activations:
         """What the call records, without the logits and without gradients."""
 
-    def losses(self, tokens: Tensor, patch: Patch | None = None) -> Tensor:
-        """Per-token losses in nats, [batch, pos], of tokens [batch, pos + 1]; column i - 1 is index i. No gradients."""
+    def losses(self, tokens: Int[Tensor, "batch n_ctx"], patch: Patch | None = None) -> Float[Tensor, "batch n_ctx-1"]:
+        """Per-token losses in nats; column i - 1 is index i. No gradients."""
 
     def losses_without(self, question: Question, memory: int, memory_gb: float) -> Losses:
         """The losses with and without heads that an ablation asks for, the fastest way this model has.
@@ -172,11 +175,11 @@ class Model(Protocol):
     def head_weights(self, layer: int, fold_norm: bool = True) -> HeadWeights:
         """One layer's heads; without fold_norm as they are. Raises ConfigError where `no_weights` says why."""
 
-    def embedding(self) -> Tensor:
-        """W_E [d_vocab, d_model], without positions."""
+    def embedding(self) -> Float[Tensor, "d_vocab d_model"]:
+        """W_E, without positions."""
 
-    def unembedding(self) -> Tensor:
-        """W_U [d_model, d_vocab]. Raises ConfigError where `no_weights` says why."""
+    def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
+        """W_U. Raises ConfigError where `no_weights` says why."""
 
     @property
     def weights_hash(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from induction_cli.config import ModelConfig, check_group
@@ -18,16 +19,18 @@ from induction_cli.models import ablation
 from induction_cli.models.heads import HeadWeights, block_weights, centred
 from induction_cli.models.protocol import OWN_BATCH, Activations, Patch, Record, Recorder, parameters_hash
 
+ByHead = Float[Tensor, "batch head pos d_head"]
 
-def sinusoids(n_pos: int, d: int) -> Tensor:
-    """Sinusoidal position embeddings of amplitude 1, [pos, d]; Vaswani et al. 2017, section 3.5."""
+
+def sinusoids(n_pos: int, d: int) -> Float[Tensor, " {n_pos} {d}"]:
+    """Sinusoidal position embeddings of amplitude 1; Vaswani et al. 2017, section 3.5."""
     frequency = torch.exp(torch.arange(0, d, 2) * (-math.log(10_000.0) / d))
     angle = torch.arange(n_pos)[:, None] * frequency
     return torch.stack((angle.sin(), angle.cos()), -1).flatten(1)[:, :d]
 
 
-def rotate(x: Tensor) -> Tensor:
-    """Rotary positions (Su et al. 2021) on x [batch, head, pos, d_head], halves convention."""
+def rotate(x: Float[Tensor, "*batch pos d_head"]) -> Float[Tensor, "*batch pos d_head"]:
+    """Rotary positions (Su et al. 2021), halves convention."""
     n_pos, half = x.shape[-2], x.shape[-1] // 2
     frequency = torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / half))
     angle = torch.arange(n_pos, device=x.device)[:, None] * frequency
@@ -36,10 +39,12 @@ def rotate(x: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
 
 
-def smear(k: Tensor, alpha: Tensor) -> Tensor:
+def smear(
+    k: Float[Tensor, "*batch head pos d_head"], alpha: Float[Tensor, " head"]
+) -> Float[Tensor, "*batch head pos d_head"]:
     """Smeared keys: k_j <- s k_j + (1 - s) k_{j-1}, s = sigmoid(alpha) per head; the first key is unchanged.
 
-    k [batch, head, pos, d_head], alpha [head]. Paper, argument 2.
+    Paper, line 2 of its evidence.
     """
     weight = alpha.sigmoid().to(k.dtype)[:, None, None]
     return torch.cat((k[..., :1, :], weight * k[..., 1:, :] + (1 - weight) * k[..., :-1, :]), -2)
@@ -62,12 +67,18 @@ class Attention(nn.Module):
             nn.Parameter(torch.empty(config.n_heads, config.n_ctx)) if config.positions == "relative" else None
         )
 
-    def split(self, x: Tensor) -> Tensor:
-        """[batch, pos, head * d_head] -> [batch, head, pos, d_head], a view."""
+    def split(self, x: Float[Tensor, "*batch pos width"]) -> Float[Tensor, "*batch head pos d_head"]:
+        """The width, head * d_head, by heads; a view."""
         return x.unflatten(-1, (self.n_heads, self.d_head)).transpose(-3, -2)
 
-    def queries_keys_values(self, x: Tensor, pos: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Each [batch, head, pos, d_head] from the normalised residual x; pos [pos, d_model] is for W_Q, W_K only."""
+    def queries_keys_values(
+        self, x: Float[Tensor, "batch pos d_model"], pos: Float[Tensor, "pos d_model"] | None
+    ) -> tuple[
+        Float[Tensor, "batch head pos d_head"],
+        Float[Tensor, "batch head pos d_head"],
+        Float[Tensor, "batch head pos d_head"],
+    ]:
+        """From the normalised residual x; pos is for W_Q, W_K only."""
         qkv = x @ torch.cat((self.W_Q, self.W_K, self.W_V), 1)
         q, k, v = qkv.split(self.W_Q.shape[1], -1)
         if pos is not None:  # (x + pos) W = x W + pos W, and pos W is shared by the batch
@@ -78,24 +89,24 @@ class Attention(nn.Module):
             q, k = rotate(q), rotate(k)
         return q, self.smeared(k), v
 
-    def smeared(self, k: Tensor) -> Tensor:
-        """Keys [..., head, pos, d_head] as queries meet them: smeared where the model smears them."""
+    def smeared(self, k: Float[Tensor, "*batch head pos d_head"]) -> Float[Tensor, "*batch head pos d_head"]:
+        """Keys as queries meet them: smeared where the model smears them."""
         return k if self.smear_alpha is None else smear(k, self.smear_alpha)
 
-    def values(self, x: Tensor) -> Tensor:
-        """Values alone, [batch, head, pos, d_head]; all that is left to compute when the pattern is given."""
+    def values(self, x: Float[Tensor, "*batch pos d_model"]) -> Float[Tensor, "*batch head pos d_head"]:
+        """Values alone; all that is left to compute when the pattern is given."""
         return self.split(x @ self.W_V)
 
-    def bias(self, n_pos: int) -> Tensor | None:
-        """Additive score bias [head, query, key] of the relative scheme (causal mask included), else None."""
+    def bias(self, n_pos: int) -> Float[Tensor, "head {n_pos} {n_pos}"] | None:
+        """Additive score bias of the relative scheme (causal mask included), else None."""
         if self.distance_bias is None:
             return None
         index = torch.arange(n_pos, device=self.distance_bias.device)
         distance = index[:, None] - index
         return self.distance_bias[:, distance.clamp(min=0)].masked_fill(distance < 0, -torch.inf)
 
-    def pattern(self, q: Tensor, k: Tensor) -> Tensor:
-        """Attention probabilities [batch, head, query, key]."""
+    def pattern(self, q: ByHead, k: ByHead) -> Float[Tensor, "batch head pos pos"]:
+        """Attention probabilities, [batch, head, query, key]."""
         n_pos, bias = q.shape[-2], self.bias(q.shape[-2])
         scores = (q / math.sqrt(self.d_head)) @ k.transpose(-2, -1)
         if bias is None:
@@ -105,15 +116,17 @@ class Attention(nn.Module):
             scores = scores + bias.to(scores.dtype)
         return scores.softmax(-1)
 
-    def forward(self, x: Tensor, pos: Tensor | None) -> Tensor:
-        """Fused attention, z [batch, pos, head, d_head]: for when nobody asks for the pattern."""
+    def forward(
+        self, x: Float[Tensor, "batch pos d_model"], pos: Float[Tensor, "pos d_model"] | None
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Fused attention, z: for when nobody asks for the pattern."""
         q, k, v = self.queries_keys_values(x, pos)
         bias = self.bias(x.shape[1])
         mask = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None).transpose(1, 2)
 
-    def result(self, z: Tensor) -> Tensor:
-        """What the heads together write to the residual stream, [batch, pos, d_model]."""
+    def result(self, z: Float[Tensor, "*batch head d_head"]) -> Float[Tensor, "*batch d_model"]:
+        """What the heads together write to the residual stream."""
         return z.flatten(-2) @ self.W_O
 
 
@@ -123,7 +136,7 @@ class MLP(nn.Module):
         self.W_in = nn.Parameter(torch.empty(config.d_model, config.d_mlp))
         self.W_out = nn.Parameter(torch.empty(config.d_mlp, config.d_model))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         return F.gelu(x @ self.W_in) @ self.W_out
 
 
@@ -137,7 +150,7 @@ class Block(nn.Module):
         self.ln_mlp = nn.LayerNorm(config.d_model) if config.d_mlp else None
         self.mlp = MLP(config) if config.d_mlp else None
 
-    def after_attention(self, residual: Tensor) -> Tensor:
+    def after_attention(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """The MLP's part of the block, nothing for attention-only models."""
         if self.mlp is None or self.ln_mlp is None:
             return residual
@@ -147,7 +160,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """`model(tokens)` gives logits [batch, pos, d_vocab]; see `forward` for recordings and patches."""
 
-    positions: Tensor | None  # [n_ctx, d_model], shortformer only
+    positions: Float[Tensor, "n_ctx d_model"] | None  # shortformer only
 
     def __init__(self, config: ModelConfig, seed: int = 0):
         super().__init__()
@@ -193,27 +206,29 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.W_E.device
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """The residual stream before the first layer, [batch, pos, d_model]."""
+    def embed(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream before the first layer."""
         if tokens.shape[1] > self.n_ctx:
             raise ValueError(f"{tokens.shape[1]} tokens, but the model's context holds {self.n_ctx}")
         residual = F.embedding(tokens.to(self.device), self.W_E)
         return residual if self.W_pos is None else residual + self.W_pos[: tokens.shape[1]]
 
-    def query_key_positions(self, n_pos: int) -> Tensor | None:
-        """What the shortformer scheme adds to the inputs of W_Q and W_K, [pos, d_model], else None."""
+    def query_key_positions(self, n_pos: int) -> Float[Tensor, "{n_pos} d_model"] | None:
+        """What the shortformer scheme adds to the inputs of W_Q and W_K, else None."""
         return None if self.positions is None else self.positions[:n_pos]
 
-    def final_residual(self, tokens: Tensor) -> Tensor:
-        """The stream after the last layer and LayerNorm, ready for W_U; the fused path, [batch, pos, d_model]."""
-        pos = self.query_key_positions(tokens.shape[1])
+    def final_residual(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        """The stream after the last layer and LayerNorm, ready for W_U; the fused path."""
         residual = self.embed(tokens)
+        pos = self.query_key_positions(tokens.shape[1])
         for block in self.blocks:
             z = block.attention(block.ln_attention(residual), pos)
             residual = block.after_attention(residual + block.attention.result(z))
         return self.ln_final(residual)
 
-    def forward(self, tokens: Tensor, record: Record | None = None, patch: Patch | None = None) -> Any:
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], record: Record | None = None, patch: Patch | None = None
+    ) -> Any:
         """Logits [batch, pos, d_vocab] of tokens [batch, pos]; with `record`, the pair (logits, Activations).
 
         record: names out of RECORDABLE, or {name: reduction}; a reduction is applied to each layer's tensor as it
@@ -227,16 +242,18 @@ class Transformer(nn.Module):
         return logits if record is None else (logits, recorder.kept)
 
     @torch.no_grad()
-    def activations(self, tokens: Tensor, record: Record) -> Activations:
+    def activations(self, tokens: Int[Tensor, "batch pos"], record: Record) -> Activations:
         """What `forward` records, without the logits, and no further than the last thing to record."""
         recorder = Recorder(record)
         self.run(tokens, recorder, Patch(), stop_early=True)
         return recorder.kept
 
-    def run(self, tokens: Tensor, recorder: Recorder, patch: Patch, stop_early: bool = False) -> Tensor:
+    def run(
+        self, tokens: Int[Tensor, "batch pos"], recorder: Recorder, patch: Patch, stop_early: bool = False
+    ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream after the last layer; with stop_early, as far as the recorder needed it."""
         patch.check(self, tokens)
-        pos, residual = self.query_key_positions(tokens.shape[1]), self.embed(tokens)
+        residual, pos = self.embed(tokens), self.query_key_positions(tokens.shape[1])
         for layer, block in enumerate(self.blocks):
             recorder.keep("residual", residual)
             attention, x = block.attention, block.ln_attention(residual)
@@ -264,8 +281,8 @@ class Transformer(nn.Module):
         return residual
 
     @torch.no_grad()
-    def losses(self, tokens: Tensor, patch: Patch | None = None) -> Tensor:
-        """Per-token losses in nats, [batch, pos], of tokens [batch, pos + 1]; column i - 1 is index i."""
+    def losses(self, tokens: Int[Tensor, "batch n_ctx"], patch: Patch | None = None) -> Float[Tensor, "batch n_ctx-1"]:
+        """Per-token losses in nats; column i - 1 is index i."""
         tokens = tokens.to(self.device)
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
         if patch is None:
@@ -287,13 +304,13 @@ class Transformer(nn.Module):
         return block_weights(self.blocks[layer], fold_norm)
 
     @torch.no_grad()
-    def embedding(self) -> Tensor:
-        """W_E [d_vocab, d_model], centred as LayerNorm does it."""
+    def embedding(self) -> Float[Tensor, "d_vocab d_model"]:
+        """W_E, centred as LayerNorm does it."""
         return centred(self.W_E)
 
     @torch.no_grad()
-    def unembedding(self) -> Tensor:
-        """W_U [d_model, d_vocab] with the gain of the final LayerNorm."""
+    def unembedding(self) -> Float[Tensor, "d_model d_vocab"]:
+        """W_U with the gain of the final LayerNorm."""
         return self.ln_final.weight[:, None] * self.W_U
 
     @property
