@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_command(run, tmp_path):
     assert gone.folder is None and gone.headline == kept.headline and set(gone.tables) == set(kept.tables)
 
 
-def test_train_and_circuits(tmp_path):
+def test_train_ablate_circuits(tmp_path):
     small = dict(n_layers=2, n_heads=3, d_model=12, d_head=4, n_ctx=80, d_vocab=97)
     measured = dict(n_examples=8, early_index=8, late_index=75, half_width=2, n_sequences=2)
     trained = induction.train(
@@ -82,6 +82,8 @@ def test_train_and_circuits(tmp_path):
         threads=1,
     )
     assert trained.folder == tmp_path / "run" and "in_context_learning" in trained.tables
+    removed = induction.ablate(tmp_path / "run", recipe="smoke", snapshot="last", threads=1, device="cpu")
+    assert removed.folder is None and len(removed.tables["ablation"]) > 0
     found = induction.circuits(tmp_path / "run", recipe="smoke", threads=1, device="cpu")
     assert {"composition", "ov_eigenvalues"} & set(found.tables)
     said = induction.verdicts(tmp_path / "run")

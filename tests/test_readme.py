@@ -28,7 +28,7 @@ def example(first_line: str) -> str:
 
 
 def test_added_measure(tmp_path):
-    """'To add a measure', followed to the letter in a copy of the package, each block at the end of the file it names."""
+    """'To add a measure', to the letter in a copy of the package, each block at the end of the file it names."""
     run = small_run(tmp_path, n_layers=1)
     for folder in ("induction_cli", "conf", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / "copy" / folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -43,7 +43,8 @@ def test_added_measure(tmp_path):
         pattern = torch.zeros(1, 1, 5, 5)
         pattern[..., [2, 3, 4], [0, 1, 2]] = torch.tensor([1.0, 0.5, 0.0])
         assert attention.two_back(pattern).item() == 0.5
-        score.run(ScoreConfig(run_dir=sys.argv[1], n_examples=8, n_sequences=2, threads=1), score.Path(sys.argv[1], "score"))
+        config = ScoreConfig(run_dir=sys.argv[1], n_examples=8, n_sequences=2, threads=1)
+        score.run(config, score.Path(sys.argv[1], "score"))
     """
     command = [sys.executable, "-c", textwrap.dedent(code), str(run)]
     subprocess.run(command, check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "copy")})

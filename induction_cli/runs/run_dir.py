@@ -28,7 +28,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from induction_cli.config import ConfigError, TrainConfig
-from induction_cli.runs.files import RunError, said_plainly, write_atomic, write_json
+from induction_cli.runs.files import RunError as RunError  # whoever reads a run finds its error here
+from induction_cli.runs.files import said_plainly, write_atomic, write_json
 from induction_cli.runs.tables import Table, read_table, write_table
 
 Config = TypeVar("Config")
