@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+
+from induction_cli.words import short
 
 
 @dataclass
@@ -37,6 +41,31 @@ def clock(seconds: float) -> str:
 def say(text: str, console: Console | None = None) -> None:
     """A line as it stands: neither coloured, nor wrapped, nor taken for markup, so a path can be copied."""
     (console or Console()).print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def new_table(title: str, names: Sequence[str], left: Collection[str]) -> Table:
+    """A table with columns of those names; `left`: which hold words, aligned left."""
+    table = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    return table
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print it as wide as the terminal allows: no word of a header or of a cell breaks while there is room for it.
+
+    rich alone makes all columns equally narrow, and breaks the words of some while others have room to spare.
+    """
+    texts = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [max(len(word) for text in column for word in text.split() or [""]) for column in texts]
+    wanted = [max(len(line) for text in column for line in text.splitlines() or [""]) for column in texts]
+    room = console.width - 2 * len(widths) - 2
+    while sum(widths) < room and (short_of := [i for i, width in enumerate(widths) if width < wanted[i]]):
+        widths[max(short_of, key=lambda i: wanted[i] / widths[i])] += 1
+    if sum(widths) <= room:
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
+    console.print(table)
 
 
 class Display:
@@ -102,5 +131,5 @@ class Display:
         if self.console.is_terminal:
             self.live.update(self.panel())
         else:
-            at = f"{seen.tokens / 1e6:6.2f}M tokens  loss {seen.loss:.3f}  "
+            at = f"{short(seen.tokens):>6} tokens  loss {seen.loss:.3f}  "
             self.console.print(f"{self.title}  {at}{self.numbers(seen)}", soft_wrap=True, highlight=False)

@@ -305,7 +305,7 @@ def test_page_says_what_happened_to_each_token(nasty):
 def test_a_curve_spans_its_box_and_names_its_points():
     points = curve([0, 1_000_000, 4_000_000], [4.0, 2.0, 0.0])
     assert [point.at for point in points] == ["0.0,4.0", "50.0,32.0", "200.0,60.0"]
-    assert points[1].said == "1.00 million tokens: 2.00 nats"
+    assert points[1].said == "1M tokens: 2.00 nats"
     assert curve([0], [0.0])[0].at == "0.0,60.0"
 
 

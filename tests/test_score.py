@@ -268,7 +268,7 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_plots(monkeypatch):
     """Tables alone; nobody looks at the pictures."""
-    monkeypatch.setattr(score, "draw", lambda room: None)
+    monkeypatch.setattr(score, "draw", lambda *_: None)
     monkeypatch.setattr(RunDir, "write_plot", lambda *_: None)
 
 

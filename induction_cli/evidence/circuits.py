@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from induction_cli.config import CircuitsConfig
@@ -37,7 +36,8 @@ from induction_cli.plots import circuits as plots
 from induction_cli.runs.gather import gather
 from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, relative
-from induction_cli.terminal import say
+from induction_cli.terminal import new_table, print_table, say
+from induction_cli.words import signed
 
 SHOWN = ("ideal", "ideal copy", "wrong offset 2")  # of the variants, in the terminal
 GATHERED = ("heads", "composition_rank", "qk_separation", "paths", "path_heads", "ideal_head")
@@ -242,19 +242,22 @@ def headline(ideal: pd.DataFrame) -> float:
 def show(room: RunDir) -> None:
     """Print what claim 5e asks about, and where the plots are."""
     console, ideal = Console(), room.table("ideal_head")
-    shown = Table(title="Share of the effect on the loss that a hard-coded head keeps", title_justify="left")
-    for name in ("heads", "on", "replaced by", "effect (nats)", "share kept", "95% interval"):
-        shown.add_column(name, justify="left" if name in ("heads", "on", "replaced by") else "right", overflow="fold")
+    names = ("heads", "on", "replaced by", "effect (nats)", "share kept", "95% interval")
+    title = "Share of the effect on the loss that a hard-coded head keeps"
+    shown = new_table(title, names, left=("heads", "on", "replaced by"))
     for row in ideal[(ideal.role != "control") & ideal.variant.isin(SHOWN)].itertuples():
         known = not math.isnan(row.share)
         interval = f"{row.share_low:.2f} to {row.share_high:.2f}" if known else ""
         share = f"{row.share:.2f}" if known else "no effect"
-        shown.add_row(row.heads, row.on, row.variant, f"{row.effect:+.3f}", share, interval)
+        shown.add_row(row.heads, row.on, row.variant, signed(row.effect, 3), share, interval)
     found = (ideal.role == "induction").any()
     for row in room.table("not_applicable").itertuples():
         console.print(f"not applicable: {row.part} ({row.why})", highlight=False, soft_wrap=True)
-    replaced = "only controls were" if len(ideal) else "nothing was"
-    console.print(shown if found else f"There are no induction heads at this snapshot; {replaced} replaced.")
+    if found:
+        print_table(shown, console)
+    else:
+        replaced = "only controls were" if len(ideal) else "nothing was"
+        say(f"There are no induction heads at this snapshot; {replaced} replaced.", console)
     say(f"plots   {relative(room.path / 'plots')}", console)
 
 

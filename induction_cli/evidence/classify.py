@@ -355,8 +355,9 @@ def show(config: ClassifyConfig, room: RunDir) -> None:
         say(f"{system.replace('_', ' ')}, {len(final)} seeds: {means}")
         say(f"  share of the rise within {STRETCH:.0%} of training: {', '.join(f'{x:.2f}' for x in jumps['share'])}")
         for row in of_system(room, "events", system).query("seeds > 0").itertuples():
-            at = f"step {row.step:.0f} [{row.step_low:.0f}, {row.step_high:.0f}]"
-            say(f"  {row.event.replace('_', ' '):<26} {at}, {row.relative:.2f} of the jump's")
+            interval = f" [{row.step_low:.0f}, {row.step_high:.0f}]" if math.isfinite(row.step_low) else ""
+            relative_to_jump = f", {row.relative:.2f} of the jump's" if math.isfinite(row.relative) else ""
+            say(f"  {row.event.replace('_', ' '):<26} step {row.step:.0f}{interval}{relative_to_jump}")
     if "nested_logits" in config.systems:
         times = room.table("jump_times")
         error = (times["predicted"] / times["simulated"] - 1).abs()

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from induction_cli.config import CompareConfig, ModelConfig, ScoreConfig, TrainConfig
@@ -30,7 +28,8 @@ from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
-from induction_cli.terminal import plural, say
+from induction_cli.terminal import new_table, plural, print_table, say
+from induction_cli.words import short, signed
 
 KIND = "pattern_preserving"
 N_BINS = 48  # of the loss by index, evenly in ln(index)
@@ -426,9 +425,8 @@ def show(table: pd.DataFrame, continuity: pd.DataFrame, room: RunDir) -> None:
     """The summary on the terminal."""
     console = Console()
     title = "Models compared (heads: how many are induction heads; scores in nats)"
-    shown = Table(title=title, title_justify="left", box=SIMPLE, pad_edge=False)
-    for name in ("kind", "model", "seed", "window,\nM tokens", "score\nbefore", "after", "end", "heads"):
-        shown.add_column(name, justify="left" if name in ("kind", "model") else "right", overflow="fold")
+    names = ("kind", "model", "seed", "window,\ntokens", "score\nbefore", "after", "end", "heads")
+    shown = new_table(title, names, left=("kind", "model"))
     for kind, rows in table.groupby("group", sort=False):
         for place, row in enumerate(rows.itertuples()):
             found = pd.notna(row.start_tokens)
@@ -436,13 +434,13 @@ def show(table: pd.DataFrame, continuity: pd.DataFrame, room: RunDir) -> None:
                 "" if place else str(kind),
                 str(row.column),
                 f"{row.seed:.0f}" if pd.notna(row.seed) else "-",
-                f"{row.start_tokens / 1e6:.2f}-{row.end_tokens / 1e6:.2f}" if found else "none",
-                f"{row.score_before:+.2f}" if found else "-",
-                f"{row.score_after:+.2f}" if found else "-",
-                f"{row.final_score:+.2f}" if pd.notna(row.final_score) else "-",
+                f"{short(row.start_tokens)}-{short(row.end_tokens)}" if found else "none",
+                signed(row.score_before) if found else "-",
+                signed(row.score_after) if found else "-",
+                signed(row.final_score) if pd.notna(row.final_score) else "-",
                 f"{row.induction_heads:.0f}/{row.heads:.0f}" if pd.notna(row.heads) else "-",
             )
-    console.print(shown)
+    print_table(shown, console)
     for row in continuity[continuity["size"] == "parameters"].dropna().itertuples():
         say(
             f"{plots.QUANTITIES[row.quantity]}: {row.smallest:.3g} to {row.largest:.3g} over {row.models} models; rank "
@@ -474,9 +472,12 @@ def run(config: CompareConfig, out_dir: Path) -> float:
     with writing(room, "compare", config, tables_behind([*read, *rooms], room)) as meta:
         for name, rows in tables.items():
             room.write_table(name, rows)
+        for drawn in (room.path / "plots").glob("*"):  # of an earlier call, which may have had more to show
+            drawn.unlink()
         for name, figure in plots.figures(table, data, absent, config.columns):
             room.write_plot(name, figure)
-        room.write_plot("continuity", plots.continuity(deep(table), tables["continuity"]))
+        if deep(table)[list(plots.QUANTITIES)].notna().any(axis=None):
+            room.write_plot("continuity", plots.continuity(deep(table), tables["continuity"]))
         if len(tables["learning_speed"]):
             room.write_plot("learning_speed", plots.learning_speed(tables["learning_speed"]))
         if len(tables["path_turns"]):

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from induction_cli.config import GeneralizeConfig
@@ -47,7 +46,7 @@ from induction_cli.plots.style import in_words
 from induction_cli.runs.gather import gather
 from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, relative
-from induction_cli.terminal import say
+from induction_cli.terminal import new_table, print_table, say
 
 log = logging.getLogger(__name__)
 
@@ -344,15 +343,15 @@ def draw(room: RunDir) -> None:
 
 def show(room: RunDir, name: str) -> None:
     """Print the statistics and where the page is."""
-    console, table = Console(), Table(title=f"Generalisation of {name}", title_justify="left")
-    for column in ("claim", "statistic", "value", "95% interval", "remark"):
-        table.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
+    console = Console()
+    names = ("claim", "statistic", "value", "95% interval", "remark")
+    table = new_table(f"Generalisation of {name}", names, left=[name for name in names if name != "value"])
     for row in room.table("claims").itertuples():
         interval = f"{row.low:+.3f} to {row.high:+.3f}" if pd.notna(row.low) else ""
         table.add_row(
             row.claim, in_words(row.statistic), f"{row.value:.3g}" if pd.notna(row.value) else "-", interval, row.remark
         )
-    console.print(table)
+    print_table(table, console)
     say(f"page    {relative(room.path / 'attention.html')}", console)
 
 

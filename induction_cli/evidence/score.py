@@ -278,12 +278,13 @@ def score_source(source: Source, config: ScoreConfig) -> dict[str, pd.DataFrame]
     return tables
 
 
-def write_scores(room: RunDir, tables: dict[str, pd.DataFrame]) -> None:
+def write_scores(room: RunDir, tables: dict[str, pd.DataFrame], indices: tuple[int, int]) -> None:
+    """The tables and their plots; indices: as `draw`."""
     for name in OVER_TIME:  # of an earlier call that scored more snapshots
         room.table_file(name).unlink(missing_ok=True)
     for name, table in tables.items():
         room.write_table(name, table)
-    draw(room)
+    draw(room, indices)
 
 
 def best_head_rows(sequences: list[tuple[dict, dict[str, Tensor]]]) -> pd.DataFrame:
@@ -301,8 +302,8 @@ def best_head_rows(sequences: list[tuple[dict, dict[str, Tensor]]]) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def draw(room: RunDir) -> None:
-    """The plots of a room, from its tables."""
+def draw(room: RunDir, indices: tuple[int, int]) -> None:
+    """The plots of a room, from its tables; indices: the early and the late one of the in-context learning score."""
     heads, windows = room.table("head_scores"), room.table("phase_change")
     over_time = heads.step.nunique() > 1
     for plot in (*DEFINITIONS, *PLOTS_OVER_TIME):  # of an earlier call that scored more snapshots
@@ -317,7 +318,7 @@ def draw(room: RunDir) -> None:
     derivative = room.table("loss_derivative")
     figures = {measure: curves.head_scores_over_tokens(heads, measure, windows) for measure in there}
     figures |= {
-        "in_context_learning": curves.in_context_learning_score(learning, windows),
+        "in_context_learning": curves.in_context_learning_score(learning, windows, indices),
         "co_timing": co_timing(learning, heads, windows),
         "loss_by_index": curves.loss_by_index(loss, windows),
         "loss_derivative": curves.loss_derivative(derivative, windows),
@@ -353,9 +354,9 @@ def run(config: ScoreConfig, out_dir: Path) -> float:
     rooms = results_folders([source.room for source in sources], out_dir, "score")
     rows = []
     for source, room in zip(sources, rooms, strict=True):
-        tables = score_source(source, config)
+        tables, evaluation = score_source(source, config), source.evaluation(config)
         with writing(room, "score", config, weights_behind([source], room)) as meta:
-            write_scores(room, tables)
+            write_scores(room, tables, (evaluation.early_index, evaluation.late_index))
             rows.append(summary.row(source, room))
             meta["headline"] = float(rows[-1]["prefix_matching"])
     table, room = pd.DataFrame(rows), RunDir(out_dir)

@@ -21,6 +21,7 @@ from induction_cli.plots import smear as plots
 from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import plural, say
+from induction_cli.words import short
 
 RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way
 FREE = RESUMABLE | {"model.smeared_keys", "model.smear_init", "tokens", "snapshots"}
@@ -175,7 +176,7 @@ def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
     console = Console()
     for row in onset_table.itertuples():
         name = f"{plural(row.n_layers, 'layer')}, seed {row.seed}, {row.keys}"
-        at = f"onset {row.onset_tokens / 1e6:.2f}M tokens [{row.low / 1e6:.2f}, {row.high / 1e6:.2f}]"
+        at = f"onset {short(row.onset_tokens)} tokens [{short(row.low)}, {short(row.high)}]"
         window = "" if row.phase_change else "; no window found"
         said = at + window if np.isfinite(row.onset_tokens) else "no phase change"
         say(f"{name:<32} {said}", console)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from induction_cli.evaluation.sources import Source
 from induction_cli.measures.head_types import INDUCTION
 from induction_cli.runs.run_dir import RunDir, relative
-from induction_cli.terminal import plural, say
+from induction_cli.terminal import new_table, plural, print_table, say
+from induction_cli.words import short, signed
 
 
 def row(source: Source, room: RunDir) -> dict:
@@ -51,7 +50,7 @@ def sentence(table: pd.DataFrame) -> str:
         of = f"the {name}" if one else f"{changed} of {len(rows)} {name}s"
         verb = "went through a phase change" if changed or not one else "shows no phase change"
         heads = ("with" if formed else "without") + " induction heads" if one else f"induction heads in {formed}"
-        score = f"in-context learning score {rows.in_context_learning_score.mean():+.2f} nats"
+        score = f"in-context learning score {signed(rows.in_context_learning_score.mean())} nats"
         if pretrained and not changed:
             parts.append(
                 f"{of} has heads that match prefixes, {score}"
@@ -65,33 +64,25 @@ def sentence(table: pd.DataFrame) -> str:
 
 def names(table: pd.DataFrame) -> list[str]:
     """'2 layers, seed 0', short enough for a narrow terminal; the run's own name where that is not unique."""
-    short = [f"{plural(row.layers, 'layer')}, seed {row.seed}" for row in table.itertuples()]
-    return short if len(set(short)) == len(short) and table.seed.notna().all() else table.run.tolist()
+    brief = [f"{plural(row.layers, 'layer')}, seed {row.seed}" for row in table.itertuples()]
+    return brief if len(set(brief)) == len(brief) and table.seed.notna().all() else table.run.tolist()
 
 
 def show(table: pd.DataFrame, room: RunDir) -> None:
     """Print the table, where the plots are, and the sentence."""
     console = Console()
-    shown = Table(title="What was seen at the last snapshot", title_justify="left", box=SIMPLE, pad_edge=False)
-    for name in (
-        "run",
-        "score (nats)",
-        "95% interval",
-        "prefix\nmatching",
-        "previous\ntoken",
-        "phase change\n(M tokens)",
-    ):
-        shown.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+    columns = ("run", "score (nats)", "95% interval", "prefix\nmatching", "previous\ntoken", "phase change\n(tokens)")
+    shown = new_table("What was seen at the last snapshot", columns, left=("run",))
     for name, found in zip(names(table), table.itertuples(), strict=True):
-        window = f"{found.start_tokens / 1e6:.2f} to {found.end_tokens / 1e6:.2f}"
+        window = f"{short(found.start_tokens)} to {short(found.end_tokens)}"
         shown.add_row(
             name,
-            f"{found.in_context_learning_score:+.3f}",
-            f"{found.low:+.2f} to {found.high:+.2f}",
+            signed(found.in_context_learning_score, 3),
+            f"{signed(found.low)} to {signed(found.high)}",
             f"{found.prefix_matching:.2f}",
             f"{found.previous_token:.2f}",
             window if pd.notna(found.start_tokens) else "none",
         )
-    console.print(shown)
+    print_table(shown, console)
     say(f"plots   {relative(room.path / 'plots')}", console)
     console.print(sentence(table), highlight=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from induction_cli.page.template import render
+from induction_cli.words import short, signed
 
 WIDTH, TOP, BOTTOM = 200, 4, 60  # of a curve's box
 
@@ -46,7 +47,7 @@ def curve(tokens: Sequence[float], losses: Sequence[float]) -> list[Point]:
         Point(
             WIDTH * seen / max(1, tokens[-1]),
             BOTTOM - (BOTTOM - TOP) * loss / most,
-            f"{seen / 1e6:.2f} million tokens: {loss:.2f} nats",
+            f"{short(seen)} tokens: {loss:.2f} nats",
         )
         for seen, loss in zip(tokens, losses, strict=True)
     ]
@@ -71,7 +72,7 @@ def trace(rows: pd.DataFrame) -> Trace:
         before=str(row.before_text),
         token=str(row.token_text),
         index=int(row["index"]),
-        change=f"{row.change:+.2f}",
+        change=signed(row.change),
         first=f"{losses[0]:.1f}",
         last=f"{losses[-1]:.1f}",
         curve=curve(rows.tokens.tolist(), losses),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from induction_cli.plots.style import FAINT, HEAD_COLOURS, SMALL, new_figure
+from induction_cli.plots.style import FAINT, HEAD_COLOURS, SMALL, frame, new_figure
 
 
 def ablation_scatter(heads: pd.DataFrame) -> Figure:
@@ -25,6 +25,5 @@ def ablation_scatter(heads: pd.DataFrame) -> Figure:
             )
     axes.axhline(0, color=FAINT, linewidth=1)
     axes.set_xlim(-0.03, 1)
-    axes.set_xlabel("prefix matching (share of attention)")
-    axes.set_ylabel("change of the score (nats)")
+    frame(axes, "prefix matching (share of attention)", "change of the in-context\nlearning score (nats)")
     return figure

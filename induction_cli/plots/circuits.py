@@ -24,6 +24,7 @@ from induction_cli.plots.style import (
     TEXT,
     End,
     colour_bar,
+    entitle,
     finish,
     headline,
     in_words,
@@ -31,6 +32,7 @@ from induction_cli.plots.style import (
     name_ends,
     new_figure,
 )
+from induction_cli.words import decimals_for, signed
 
 MAXIMUM_PANELS, COLUMNS = 24, 6  # of eigenvalues
 LARGE, MAXIMUM_EDGES = 8, 300  # layers from which heads lose their names; lines of each kind of composition
@@ -54,7 +56,7 @@ def ov_eigenvalues(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(8, 1.3 + 8.2 / columns * rows), dpi=100, layout=_layout())
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    _title(figure, "Eigenvalues of W_E W_V W_O W_U: right of the line copies, left suppresses")
+    entitle(figure, "Eigenvalues of W_E W_V W_O W_U: right of the line copies, left suppresses")
     for axes, which in zip(grid, chosen, strict=False):
         values = table.loc[(table["layer"] == which[0]) & (table["head"] == which[1]), "value"].to_numpy()
         values = values / max(np.abs(values).max(), 1e-30)
@@ -153,7 +155,7 @@ def composition_over_tokens(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
         wanted = types.get((from_layer, from_head)) == "previous_token" and types.get((layer, head)) == "induction"
         colour = HEAD_COLOURS["induction"] if wanted else "#BBBBBB"
         width, order = (2, 3) if wanted else (1, 2)
-        axes.plot(line["tokens"] / 1e6, line["above_baseline"], color=colour, linewidth=width, zorder=order)
+        axes.plot(line["tokens"], line["above_baseline"], color=colour, linewidth=width, zorder=order)
         name = f"{_name((from_layer, from_head))} to {_name((layer, head))}"
         ends.append(End(float(line["above_baseline"].iloc[-1]), name, colour if wanted else FAINT))
     axes.axhline(0, color=FAINT, linewidth=1)
@@ -184,8 +186,8 @@ def qk_terms(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     if columns <= 12:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                ink = ink_on(image.cmap(norm(value)))
-                axes.text(column + 0.5, row + 0.5, f"{value:,.0f}", ha="center", va="center", fontsize=SMALL, color=ink)
+                ink, text = ink_on(image.cmap(norm(value))), f"{round(float(value)):,}"
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=SMALL, color=ink)
     every = max(1, columns // 12)
     axes.set_xticks(np.arange(columns)[::every] + 0.5, [_name(which) for which in grid.columns[::every]])
     axes.set_yticks(
@@ -198,7 +200,7 @@ def qk_terms(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
     axes.tick_params(length=0, labelsize=SMALL)
     axes.set_xlabel("later head", fontsize=TEXT, color=INK)
     axes.set_ylabel("earlier head,\nprevious-token score", fontsize=TEXT, color=INK)
-    colour_bar(figure, axes, image, "")
+    colour_bar(figure, axes, image, "trace (no unit)")
     return figure
 
 
@@ -212,21 +214,22 @@ def paths(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds, strict=True):
         rows = table[table["on"] == kind]
-        place = np.arange(len(rows))
+        place, decimals = np.arange(len(rows)), decimals_for(rows["marginal"].abs().max())
         errors = [rows["marginal"] - rows["marginal_low"], rows["marginal_high"] - rows["marginal"]]
         axes.barh(place, rows["marginal"], xerr=errors, color=HEAD_COLOURS["induction"], height=0.55, ecolor=FAINT)
         axes.set_yticks(place, list(rows["path"]))
         low, high = min(float(rows["marginal_low"].min()), 0), max(float(rows["marginal_high"].max()), 0)
         axes.set_xlim(low - 0.05 * (high - low), high + 0.55 * (high - low))
         for y, row in zip(place, rows.itertuples(), strict=True):
-            text = f"{row.marginal:+.2f}, {row.share:.0%}" if np.isfinite(row.share) else f"{row.marginal:+.2f}"
+            text = signed(row.marginal, decimals)
+            text += f", {row.share:.0%}" if np.isfinite(row.share) else ""
             x = max(row.marginal_high, 0) + 0.03 * (high - low)
             axes.text(x, y, text, va="center", fontsize=SMALL, color=INK)
         axes.axvline(0, color=FAINT, linewidth=1)
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)
-        _plain(axes, "taken off the loss (nats), share of all")
+        _plain(axes, "taken off the loss (nats)" + (", share of all" if rows["share"].notna().any() else ""))
     panels[0].invert_yaxis()
-    _title(figure, "Loss by order of path, attention patterns frozen")
+    entitle(figure, "Loss by order of path, attention patterns frozen")
     return figure
 
 
@@ -255,7 +258,7 @@ def path_heads(table: pd.DataFrame, heads: pd.DataFrame) -> Figure:
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)
         _plain(axes, "loss (nats)", keep_colours=True)
     panels[0].invert_yaxis()
-    _title(figure, "What single heads are worth, attention patterns frozen")
+    entitle(figure, "What single heads are worth, attention patterns frozen")
     note = "ring: what the head takes off the loss of the direct path; disc: what the whole model loses without it"
     figure.supxlabel(f"{note}\n{_colours_in_words()}", x=0.01, ha="left", fontsize=SMALL, color=FAINT)
     return figure
@@ -301,7 +304,7 @@ def ideal_head(table: pd.DataFrame) -> Figure:
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)
         _plain(axes, "share of the effect kept")
     panels[0].set_ylim(len(variants) - 0.5, -0.5)
-    _title(figure, "Induction heads replaced by hard-coded ones (0 = removed, 1 = as the head)")
+    entitle(figure, "Induction heads replaced by hard-coded ones (0 = removed, 1 = as the head)")
     handles = [
         Line2D([], [], color=RUN_COLOURS[place % len(RUN_COLOURS)], marker="o", markersize=5, label=name)
         for place, name in enumerate(names)
@@ -335,7 +338,7 @@ def ideal_head_controls(table: pd.DataFrame) -> Figure:
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)
         _plain(axes, "loss (nats)")
     panels[0].set_ylim(len(names) - 0.5, -0.5)
-    _title(figure, "What a head is worth, and what a hard-coded induction head in its place is")
+    entitle(figure, "What a head is worth, and what a hard-coded induction head in its place is")
     words = {"effect": "lost by removing it", "ideal": "regained, ideal pattern"}
     words |= {"ideal copy": "regained, ideal copy"} if (table["variant"] == "ideal copy").any() else {}
     handles = [Line2D([], [], color=colours[key], marker="o", markersize=5, label=text) for key, text in words.items()]
@@ -344,10 +347,6 @@ def ideal_head_controls(table: pd.DataFrame) -> Figure:
 
 
 # What these figures share.
-
-
-def _title(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
 
 
 def _layout() -> ConstrainedLayoutEngine:

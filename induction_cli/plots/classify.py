@@ -8,10 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from induction_cli.plots.style import FAINT, INK, PLAIN, SMALL, TEXT, End, finish, ink_on, name_ends, new_figure
+from induction_cli.plots.style import (
+    FAINT,
+    INK,
+    PLAIN,
+    SMALL,
+    STEPS,
+    TEXT,
+    End,
+    entitle,
+    frame,
+    ink_on,
+    name_ends,
+    new_figure,
+)
 from induction_cli.terminal import plural
 
-STEPS = "training steps (thousands)"
 SYSTEMS = {"network": "the network", "two_parameter": "two parameters"}
 EVENTS = {  # colours go with the names, in every figure
     "in_context": ("in context, new classes", "#3B2F8F"),
@@ -34,8 +46,8 @@ SYMBOLS = {
 
 def named(axes: Axes, x: str, y: str) -> None:
     """Axis names of our own: here time is not in tokens."""
-    finish(axes, y, None)
-    axes.set_xlabel(x, fontsize=TEXT, color=INK)
+    axes.margins(x=0)
+    frame(axes, x, y)
 
 
 def curves(table: pd.DataFrame) -> Figure:
@@ -53,8 +65,8 @@ def curves(table: pd.DataFrame) -> Figure:
         name, colour = EVENTS[str(event)]
         wide = curve.pivot(index="step", columns="seed", values="value")
         style = "-" if event in ("in_context", "swapped_labels", "in_weights") else (0, (4, 1.5))
-        axes.plot(wide.index / 1e3, wide.to_numpy(), color=colour, linewidth=0.6, alpha=0.35, linestyle=style)
-        axes.plot(wide.index / 1e3, wide.mean(axis=1), color=colour, linewidth=2, linestyle=style)
+        axes.plot(wide.index, wide.to_numpy(), color=colour, linewidth=0.6, alpha=0.35, linestyle=style)
+        axes.plot(wide.index, wide.mean(axis=1), color=colour, linewidth=2, linestyle=style)
         ends.append(End(float(wide.iloc[-1].mean()), name, colour))
     axes.set_ylim(0, 1.02)
     named(axes, STEPS, "accuracy or attention (share)")
@@ -73,14 +85,18 @@ def events(onsets: pd.DataFrame, summary: pd.DataFrame) -> Figure:
     rows = summary.dropna(subset=["step"]).sort_values("step", ascending=False)
     for place, row in enumerate(rows.itertuples()):
         colour = EVENTS[row.event][1]
-        seeds = onsets[onsets["event"] == row.event]["step"] / 1e3
-        axes.plot([row.step_low / 1e3, row.step_high / 1e3], [place, place], color=colour, linewidth=7, alpha=0.35)
-        axes.plot(row.step / 1e3, place, "|", color=colour, markersize=16, markeredgewidth=2.5)
+        seeds = onsets[onsets["event"] == row.event]["step"]
+        axes.plot([row.step_low, row.step_high], [place, place], color=colour, linewidth=7, alpha=0.35)
+        axes.plot(row.step, place, "|", color=colour, markersize=16, markeredgewidth=2.5)
         axes.plot(seeds, np.full(len(seeds), place), "o", color=colour, markersize=4)
     axes.set_yticks(range(len(rows)), [EVENTS[event][0] for event in rows["event"]])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     named(axes, STEPS, "")
-    axes.set_xlim(0, max(1.05 * onsets["step"].max() / 1e3, 1e-3) if len(rows) else 1)
+    axes.set_xlim(0, max(1.05 * onsets["step"].max(), 1) if len(rows) else 1)
+    if rows.empty:
+        axes.set_axis_off()
+        said = "no curve rose, so none has a time at which it did"
+        axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", fontsize=TEXT, color=FAINT)
     return figure
 
 
@@ -132,7 +148,7 @@ def heatmap(grid: pd.DataFrame, accuracy: str, x: str, y: str) -> Figure:
         axes.set_xlabel(SYMBOLS.get(x, x), fontsize=TEXT, color=INK)
         axes.spines[:].set_visible(False)
     panels[0].set_ylabel(SYMBOLS.get(y, y), fontsize=TEXT, color=INK)
-    figure.suptitle(f"Accuracy {EVENTS[accuracy][0]}", x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold")
+    entitle(figure, f"Accuracy {EVENTS[accuracy][0]}")
     bar = figure.colorbar(image, ax=panels, pad=0.02)
     bar.set_label("accuracy (share), end of training", fontsize=SMALL, color=INK)
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -180,7 +196,8 @@ def flow(table: pd.DataFrame, times: pd.DataFrame) -> Figure:
         axes.plot(path["time"], value, color=colour, linewidth=2)
     at = of_start["predicted"][longest]
     axes.axvline(at, color=FAINT, linewidth=1, linestyle=(0, (4, 2)))
-    axes.annotate("predicted jump ", (at, 0.5), ha="right", color=FAINT, fontsize=SMALL)
+    above = axes.get_xaxis_transform()  # where no curve is
+    axes.text(at, 1.01, "predicted jump", transform=above, ha="center", va="bottom", color=FAINT, fontsize=SMALL)
     axes.set_ylim(0, 1.02)
     named(axes, "time (gradient flow, learning rate x steps)", "probability or attention (share)")
     name_ends(axes, [End(float(value.iloc[-1]), name, colour) for name, (value, colour) in parts.items()])

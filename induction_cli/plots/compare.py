@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
@@ -19,10 +21,12 @@ from induction_cli.plots.style import (
     INK,
     PLAIN,
     RUN_COLOURS,
+    SHORT,
     SMALL,
     TEXT,
     TOKENS,
     cell_edges,
+    entitle,
     in_words,
     limits,
     marker,
@@ -88,22 +92,38 @@ def figures(
         of = [column for column in columns if column[0] == group]
         for part in range(0, len(of), width):
             layout = [[Panel(row, *column) for column in of[part : part + width]] for row in ROWS]
+            empty = [panels for panels in layout if not any(has_data(panel, cells) for panel in panels)]
+            layout = [panels for panels in layout if panels not in empty]
+            if not layout:
+                continue
+            note = "\n".join(f"not shown: {in_words(panels[0].row)}; {why(panels[0], absent)}" for panels in empty)
             number = f"_{part // width + 1}" if len(of) > width else ""
             name = f"model_analysis_{group.replace(' ', '_').replace('-', '_')}{number}"
-            yield name, table_figure(layout, cells, absent, models, f"Model analysis table: {group}")
+            yield name, table_figure(layout, cells, absent, models, f"Model analysis table: {group}", note)
     for row, (title, _) in ROWS.items():
         layout = []
         for group in dict.fromkeys(group for group, _, _ in columns):
-            of = [column for column in columns if column[0] == group]
-            layout += [[Panel(row, *column) for column in of[i : i + width]] for i in range(0, len(of), width)]
-        yield row, table_figure(layout, cells, absent, models, title)
+            panels = [Panel(row, *column) for column in columns if column[0] == group]
+            panels = [panel for panel in panels if has_data(panel, cells)]
+            layout += [panels[i : i + width] for i in range(0, len(panels), width)]
+        if layout:
+            yield row, table_figure(layout, cells, absent, models, title)
+
+
+def has_data(panel: Panel, cells: dict[str, pd.DataFrame]) -> bool:
+    return panel.row in cells and bool(cells[panel.row].run.isin(panel.runs.run).any())
 
 
 # ------------------------------------------------------------------------------------------------ the table
 
 
 def table_figure(
-    layout: list[list[Panel]], cells: dict[str, pd.DataFrame], absent: pd.DataFrame, models: pd.DataFrame, title: str
+    layout: list[list[Panel]],
+    cells: dict[str, pd.DataFrame],
+    absent: pd.DataFrame,
+    models: pd.DataFrame,
+    title: str,
+    note: str = "",
 ) -> Figure:
     """A grid of panels: one y axis and one scale of colours per row of the table, one time axis per kind of model."""
     width = max(map(len, layout))
@@ -118,13 +138,13 @@ def table_figure(
         for axes in line[len(panels) :]:
             axes.set_visible(False)
         for panel, axes in zip(panels, line, strict=False):
-            data = cells.get(panel.row)
-            here = data[data.run.isin(panel.runs.run)] if data is not None else None
+            data = cells.get(panel.row, pd.DataFrame())
             axes.tick_params(labelsize=SMALL - 2, colors=INK)
             axes.spines[["top", "right"]].set_visible(False)
-            if here is None or here.empty:
+            if not has_data(panel, cells):
                 say_why(axes, panel, absent)
                 continue
+            here = data[data.run.isin(panel.runs.run)]
             image = draw(axes, panel, here, data, colours)
             if image is not None:
                 images.setdefault(panel.row, (image, []))[1].append(axes)
@@ -136,8 +156,12 @@ def table_figure(
         bar.set_label(COLOUR_BARS[row], fontsize=SMALL)
         bar.ax.tick_params(labelsize=SMALL - 2)
         bar.outline.set_visible(False)  # type: ignore[operator]
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
-    legend(figure, {panel.row for panel, _ in drawn}, colours, cells)
+    entitle(figure, title)
+    windows = any(panel.runs.start_tokens.notna().any() for panel, _ in drawn)
+    below = legend(figure, {panel.row for panel, _ in drawn}, colours, cells, windows)
+    if note:
+        below.set_title(note, prop=FontProperties(size=SMALL))
+        below.get_title().set_color(FAINT)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # once is enough: with so many axes it takes longer than drawing them
     return figure
@@ -157,18 +181,20 @@ def draw(axes: Axes, panel: Panel, here: pd.DataFrame, everywhere: pd.DataFrame,
         image = draw_heatmap(axes, here[here.run == first], norm(panel.row, scale), HEATMAPS[panel.row])
         window = panel.runs[panel.runs.run == first].dropna(subset="start_tokens")
         for edge in [*window.start_tokens, *window.end_tokens]:
-            axes.axvline(edge / 1e6, color=INK, linewidth=1, linestyle=(0, (4, 2)))
+            axes.axvline(edge, color=INK, linewidth=1, linestyle=(0, (4, 2)))
         return image
     for row in panel.runs.dropna(subset="start_tokens").itertuples():
-        axes.axvspan(row.start_tokens / 1e6, row.end_tokens / 1e6, color=of_run[row.run], alpha=0.12, linewidth=0)
+        axes.axvspan(row.start_tokens, row.end_tokens, color=of_run[row.run], alpha=0.12, linewidth=0)
     if panel.row in HEADS:
         draw_heads(axes, here)
     else:
         for run, line in here.groupby("run", sort=False):
             line = line.sort_values("tokens")
             if "low" in line:
-                axes.fill_between(line.tokens / 1e6, line.low, line.high, color=of_run[run], alpha=0.15, linewidth=0)
-            axes.plot(line.tokens / 1e6, line["value"], color=of_run[run], linewidth=1.4, marker=marker(line))
+                axes.fill_between(line.tokens, line.low, line.high, color=of_run[run], alpha=0.15, linewidth=0)
+            axes.plot(line.tokens, line["value"], color=of_run[run], linewidth=1.4, marker=marker(line))
+    if panel.row == "loss":
+        axes.ticklabel_format(axis="y", useOffset=False)
     if panel.row not in ("loss", "prefix_matching"):
         axes.axhline(0, color=FAINT, linewidth=0.8)
     return None
@@ -191,7 +217,7 @@ def draw_heads(axes: Axes, here: pd.DataFrame) -> None:
     for _, line in lines:
         kind, line = line.head_type.iloc[-1], line.sort_values("tokens")
         axes.plot(
-            line.tokens / 1e6,
+            line.tokens,
             line["value"],
             color=HEAD_COLOURS.get(kind, FAINT),
             linewidth=0.7 + 0.4 * order.get(kind, 0),
@@ -201,7 +227,7 @@ def draw_heads(axes: Axes, here: pd.DataFrame) -> None:
 
 def draw_heatmap(axes: Axes, table: pd.DataFrame, scale: Normalize, colours: str) -> object:
     grid = table.pivot_table(index="index", columns="tokens", values="value")
-    x = cell_edges(grid.columns.to_numpy(float) / 1e6)
+    x = cell_edges(grid.columns.to_numpy(float))
     y = cell_edges(grid.index.to_numpy(float))
     y[0] = max(y[0], 0.3)  # a logarithmic axis has no 0
     image = axes.pcolormesh(x, y, np.ma.masked_invalid(grid.to_numpy()), cmap=colours, norm=scale, rasterized=True)
@@ -243,6 +269,7 @@ def share_axes(drawn: list[tuple[Panel, Axes]]) -> None:
         for axes in timed:
             axes.set_xlim(0, last) if last > 0 else None
             axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(SHORT)
 
 
 def label(layout: list[list[Panel]], grid: np.ndarray, drawn: list[tuple[Panel, Axes]]) -> None:
@@ -272,17 +299,24 @@ def label(layout: list[list[Panel]], grid: np.ndarray, drawn: list[tuple[Panel, 
                 axes.tick_params(labelbottom=False)
 
 
-def say_why(axes: Axes, panel: Panel, absent: pd.DataFrame) -> None:
+def why(panel: Panel, absent: pd.DataFrame) -> str:
+    """Why a cell has no data."""
     notes = absent[absent.run.isin(panel.runs.run) & (absent.row == panel.row)].note
-    said = (notes.iloc[0] if len(notes) else "no data").replace(": ", ":\n")
+    return str(notes.iloc[0]) if len(notes) else "no data"
+
+
+def say_why(axes: Axes, panel: Panel, absent: pd.DataFrame) -> None:
+    said = why(panel, absent).replace(": ", ":\n")
     axes.text(0.5, 0.5, said, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL - 1, color=FAINT)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
 
 
-def legend(figure: Figure, rows: set[str], colours: dict[float, str], cells: dict[str, pd.DataFrame]) -> None:
-    """What the colours mean, below everything; of what was drawn only."""
+def legend(
+    figure: Figure, rows: set[str], colours: dict[float, str], cells: dict[str, pd.DataFrame], windows: bool
+) -> Legend:
+    """What the colours mean, below everything; of what was drawn only. windows: whether any phase change was."""
     handles = []
     if rows - set(HEADS) - set(HEATMAPS) and len(colours) > 1:
         handles += [
@@ -294,29 +328,33 @@ def legend(figure: Figure, rows: set[str], colours: dict[float, str], cells: dic
             handles.append(Line2D([], [], color=colour, linewidth=2, label=f"{in_words(kind)} heads"))
     if kinds - set(HEAD_COLOURS):
         handles.append(Line2D([], [], color=FAINT, label="heads of runs that are not scored"))
-    if rows - {"paths"}:
+    if rows - {"paths"} and windows:
         handles.append(Line2D([], [], color=FAINT, alpha=0.3, linewidth=8, label="phase change (in the seed's colour)"))
-    if rows & set(HEATMAPS):
+    if rows & set(HEATMAPS) and windows:
         handles.append(Line2D([], [], color=INK, linestyle=(0, (4, 2)), label="heatmaps: first seed, its phase change"))
     if "paths" in rows:
-        handles.append(Line2D([], [], color=FAINT, alpha=0.5, linewidth=4, label="paths: phase change; disc: the end"))
+        handles.append(Line2D([], [], color=FAINT, marker="o", linewidth=1, label="paths: disc, the end"))
+    if "paths" in rows and windows:
+        handles.append(Line2D([], [], color=FAINT, alpha=0.5, linewidth=4, label="paths: phase change"))
     wide = max(2, int(figure.get_figwidth() / 2.6))
-    figure.legend(handles=handles, loc="outside lower left", ncols=wide, frameon=False, fontsize=SMALL)
+    place = {"loc": "outside lower left", "ncols": wide, "alignment": "left"}
+    return figure.legend(handles=handles, frameon=False, fontsize=SMALL, **place)
 
 
 # ------------------------------------------------------------------------------------------------ what goes with size
 
 
 def small_grid(n: int, title: str, columns: int = 3, height: float = 2.4) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, n)
     lines = -(-n // columns)
-    figure = Figure(figsize=(3.4 * columns, 0.8 + height * lines), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.4 * max(columns, 2), 0.8 + height * lines), dpi=100, layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.tick_params(labelsize=SMALL - 2, colors=INK)
     for one in axes[n:]:
         one.set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
+    entitle(figure, title)
     return figure, axes
 
 
@@ -334,17 +372,19 @@ def by_size(axes: Axes, table: pd.DataFrame, value: str) -> None:
     sizes = sorted(table.parameters.dropna().unique())
     kept = [size for i, size in enumerate(sizes) if i == 0 or size > 1.25 * sizes[i - 1]]
     axes.xaxis.set_major_locator(FixedLocator(kept))
-    axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1e6:.2g}M")
+    axes.xaxis.set_major_formatter(SHORT)
 
 
 def continuity(models: pd.DataFrame, trends: pd.DataFrame) -> Figure:
     """Every quantity over the size of the model: a level cloud is a story that does not depend on size.
 
-    models: models.csv of multi-layer models without smeared keys; trends: continuity.csv.
+    models: models.csv of multi-layer models without smeared keys, of which at least one quantity is known; trends:
+    continuity.csv. A quantity that no model has takes no panel.
     """
-    figure, panels = small_grid(len(QUANTITIES), "From small to large: a level cloud is the same story at every size")
+    there = {quantity: title for quantity, title in QUANTITIES.items() if models[quantity].notna().any()}
+    figure, panels = small_grid(len(there), "From small to large: a level cloud is the same story at every size")
     known = trends[trends["size"] == "parameters"].set_index("quantity")
-    for axes, (quantity, title) in zip(panels, QUANTITIES.items(), strict=False):
+    for axes, (quantity, title) in zip(panels, there.items(), strict=False):
         by_size(axes, models, quantity)
         axes.set_title(title, fontsize=SMALL, loc="left")
         row = known.loc[quantity]
@@ -357,7 +397,7 @@ def continuity(models: pd.DataFrame, trends: pd.DataFrame) -> Figure:
         elif quantity in ("induction_share", "induction_depth"):
             axes.set_ylim(0, 1.15)
         elif quantity.endswith("tokens"):
-            axes.yaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1e6:g}M")
+            axes.yaxis.set_major_formatter(SHORT)
             axes.set_ylim(0, axes.get_ylim()[1])
         axes.set_xlabel("weights in attention and MLPs", fontsize=SMALL - 2)
     name_groups(figure, list(models.group))
@@ -404,11 +444,5 @@ def path_turns(table: pd.DataFrame) -> Figure:
     axes.axvline(0, color=FAINT, linewidth=1)
     axes.set_xlabel("correlation of the turns over tokens, 95% interval", fontsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        "Do models turn alike? Right of zero: yes. Controls did not change phase",
-        x=0.01,
-        ha="left",
-        fontsize=TEXT + 1,
-        fontweight="bold",
-    )
+    entitle(figure, "Do models turn alike? Right of zero: yes. Controls did not change phase")
     return figure

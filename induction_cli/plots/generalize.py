@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from induction_cli.plots.style import FAINT, HEAD_COLOURS, INK, SMALL, TEXT, in_words
+from induction_cli.plots.style import FAINT, HEAD_COLOURS, INK, SMALL, entitle, in_words
 
 FUZZY = ("literal_copying", "translation", "pattern_matching")
 NAMED = 3  # heads named in each panel
@@ -95,7 +95,7 @@ def few_shot(table: pd.DataFrame) -> Figure:
 def _panels(title: str, names: Sequence[str]) -> tuple[Figure, list[tuple[Axes, str]]]:
     """One panel a name, side by side; at least one name."""
     figure = Figure(figsize=(8, 4.2), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
+    entitle(figure, title)
     return figure, list(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True))
 
 

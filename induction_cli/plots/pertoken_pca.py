@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from induction_cli.plots.style import End, name_ends, new_figure, runs_of
+from induction_cli.plots.style import End, frame, name_ends, new_figure, runs_of
 
 
 def pertoken_pca(table: pd.DataFrame, windows: pd.DataFrame, shares: Sequence[float]) -> Figure:
@@ -16,7 +16,8 @@ def pertoken_pca(table: pd.DataFrame, windows: pd.DataFrame, shares: Sequence[fl
     Columns run, tokens, pc1, pc2; windows with run, start_tokens, end_tokens: that stretch is drawn thick. shares are
     the explained variances. A ring marks the start of each path, a disc its end.
     """
-    note = "thick: the phase change; ring: first snapshot; disc: last snapshot"
+    thick = "thick: the phase change; " if windows["start_tokens"].notna().any() else ""
+    note = f"{thick}ring: first snapshot; disc: last snapshot"
     figure, axes = new_figure("Per-token losses during training", note, height=6.0)
     ends = []
     for run, path, colour in runs_of(table):
@@ -27,7 +28,7 @@ def pertoken_pca(table: pd.DataFrame, windows: pd.DataFrame, shares: Sequence[fl
         axes.plot(*path[["pc1", "pc2"]].iloc[0], "o", color=colour, markerfacecolor="white", markersize=7)
         axes.plot(*path[["pc1", "pc2"]].iloc[-1], "o", color=colour, markersize=7)
         ends.append(End(float(path["pc2"].iloc[-1]), run, colour))
-    axes.set_xlabel(f"first principal component (nats), {shares[0]:.0%} of variance")
-    axes.set_ylabel(f"second principal component (nats), {shares[1]:.0%}")
+    first, second = (f"principal component (nats), {share:.0%} of variance" for share in shares[:2])
+    frame(axes, f"first {first}", f"second {second}")
     name_ends(axes, ends)
     return figure

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from induction_cli.plots.style import FAINT, INK, PLAIN, RUN_COLOURS, SMALL, End, frame, headline, spread
+from induction_cli.plots.style import FAINT, INK, RUN_COLOURS, SMALL, STEPS, End, frame, headline, spread
 
 MEMORY_COLOURS = {"copy_recall": "#0072B2", "match_recall": "#D55E00", "previous_recall": "#009E73"}
 MEMORY_NAMES = {"copy_recall": "W_O² copies", "match_recall": "W_K² matches", "previous_recall": "W_K¹ previous"}
@@ -77,7 +77,7 @@ def learning(training: pd.DataFrame) -> Figure:
             End(_seeds_and_mean(axes, table, "step", f"{kind}_accuracy", colour), KIND_NAMES[kind], colour)
             for kind, colour in KIND_COLOURS.items()
         ]
-        _frame(axes, "training steps", "accuracy (share)", name)
+        _frame(axes, STEPS, "accuracy (share)", name)
         axes.set_ylim(*SHARE)
         _name_ends(axes, 3.4, ends)
     return figure
@@ -97,10 +97,9 @@ def memories(probes: pd.DataFrame) -> Figure:
                 last = _seeds_and_mean(axes, mine, "step", "value", colour)
                 ends.append(End(last, MEMORY_NAMES[probe], colour))
         axes.set_xscale("symlog", linthresh=1)
-        axes.xaxis.set_major_formatter(PLAIN)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlim(0, max(1, table["step"].max()))
-        _frame(axes, "training steps", "recall (share right)", name)
+        _frame(axes, STEPS, "recall (share right)", name)
         axes.set_ylim(*SHARE)
         _name_ends(axes, 3.6, ends)
     return figure
@@ -154,6 +153,7 @@ def balance(prompts: pd.DataFrame) -> Figure:
             axes.plot(means.index, means["predicted_lead"], color=colour, linewidth=1.2, linestyle=(0, (4, 2)))
             ends.append(End(float(means["lead"].iloc[-1]), f"{count} global", colour))
         axes.axhline(0, color=FAINT, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _frame(axes, "in-context follower's occurrences in the prompt", "lead of its logit (nats)", name)
         _name_ends(axes, 4.4, ends)
     return figure

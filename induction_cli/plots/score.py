@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter
 
 from induction_cli.plots.style import (
     FAINT,
     HEAD_COLOURS,
     INK,
     SMALL,
+    STEPS,
     TEXT,
     TOKENS,
     End,
@@ -27,7 +27,10 @@ from induction_cli.plots.style import (
     name_ends,
     new_figure,
 )
-from induction_cli.plots.training import MEASURES, draw_score, of_measure
+from induction_cli.plots.training import CHANGES, capital, draw_score, name_and_unit, of_measure
+from induction_cli.words import decimals_for, plain, short
+
+SMALLEST_SCALE = 0.1  # nats: changes below it look like nothing, however small the largest is
 
 
 def head_mosaic(heads: pd.DataFrame, measure: str, step: int | None = None) -> Figure:
@@ -48,18 +51,21 @@ def head_mosaic(heads: pd.DataFrame, measure: str, step: int | None = None) -> F
     if "tokens" in table and pd.isna(table["tokens"].iloc[0]):  # a pretrained model, of which nobody knows
         at = ""
     elif "tokens" in table:
-        at += f", {round(float(table['tokens'].iloc[0]) / 1e6, 2):,g} million tokens"
-    unit = MEASURES.get(measure, f"{in_words(measure)} (score)")
+        at += f", {short(float(table['tokens'].iloc[0]))} tokens"
+    name, unit = name_and_unit(measure)
     height = 2.0 + 0.45 * layers
-    figure, axes = new_figure(f"{in_words(measure).capitalize()} by layer and head", f"{unit}{at}", height)
+    figure, axes = new_figure(f"{capital(name)} by layer and head", f"{unit}{at}", height)
     signed = bool(np.nanmin(values, initial=0.0) < 0)
-    top = max(1.0, float(np.nanmax(np.abs(values), initial=0.0)))
+    largest = float(np.nanmax(np.abs(values), initial=0.0))
+    top = max(SMALLEST_SCALE if measure in CHANGES else 1.0, largest)
+    decimals = decimals_for(largest) if measure in CHANGES else 2
     norm = Normalize(-top if signed else 0.0, top)
     colours = matplotlib.colormaps["PuOr_r" if signed else "BuPu"].with_extremes(bad="#DDDDDD")
     image = axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=norm, edgecolors="white", linewidth=1.5)
     size = float(np.clip(110 / max(width, 1), 5, SMALL))
     for (row, column), value in np.ndenumerate(values):
-        text = "-" if np.isnan(value) else f"{value:.2f}".replace("0.", ".", 1) if size < 8 else f"{value:.2f}"
+        text = "-" if np.isnan(value) else plain(value, decimals)
+        text = text.replace("0.", ".", 1) if size < 8 else text
         ink = INK if np.isnan(value) else ink_on(colours(norm(value)))
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=ink)
     axes.set_xticks(np.arange(width) + 0.5, [str(head) for head in range(width)])
@@ -67,7 +73,7 @@ def head_mosaic(heads: pd.DataFrame, measure: str, step: int | None = None) -> F
     axes.tick_params(length=0, labelsize=SMALL, colors=INK)
     axes.set_xlabel("head (0 = first)", fontsize=TEXT, color=INK)
     axes.set_ylabel("layer (0 = first)", fontsize=TEXT, color=INK)
-    colour_bar(figure, axes, image, "")  # the note says the unit: few layers leave no room for it here
+    colour_bar(figure, axes, image, unit)
     return figure
 
 
@@ -86,7 +92,7 @@ def co_timing(scores: pd.DataFrame, heads: pd.DataFrame, windows: pd.DataFrame |
     for measure, kind in (("previous_token", "previous_token"), ("prefix_matching", "induction")):
         best = heads[heads["measure"] == measure].groupby("tokens")["value"].max()
         if len(best):
-            below.plot(best.index / 1e6, best, color=HEAD_COLOURS[kind], linewidth=2, marker=marker(best))
+            below.plot(best.index, best, color=HEAD_COLOURS[kind], linewidth=2, marker=marker(best))
             ends.append(End(float(best.iloc[-1]), in_words(measure), HEAD_COLOURS[kind]))
     below.set_ylim(0, 1)
     finish(above, "in-context learning\nscore (nats)", windows)
@@ -100,7 +106,5 @@ def in_steps(figure: Figure) -> Figure:
     """The figure with an honest time axis, where steps stand for tokens that nobody counted."""
     for axes in figure.axes:
         if axes.get_xlabel() == TOKENS:
-            axes.set_xlabel("training steps (millions)" if axes.get_xlim()[1] > 1 else "training steps")
-            if axes.get_xlim()[1] <= 1:
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{1e6 * value:,.6g}"))
+            axes.set_xlabel(STEPS)
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
+
+from induction_cli.words import short
 
 # Any two differ by at least 37 (CIE Lab) in normal, protan, deutan and tritan vision (Machado 2009), and by 3.3 to 1 in
 # luminance from white.
@@ -27,13 +30,18 @@ INK, FAINT, BAND = "#222222", "#6B6B6B", "#DCE6EE"
 TEXT, SMALL = 12.0, 10.0
 
 
-TOKENS = "training tokens (millions)"
+TOKENS = "training tokens"
+STEPS = "training steps"
+
+
+LETTERS_PER_INCH = 9  # of a headline
 
 
 MAXIMUM_LABELS = 6  # heads named at the right end of a plot
 
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+SHORT = FuncFormatter(lambda value, _: short(value))  # of tokens and steps: 500, 20k, 1.5M
 
 
 @dataclass(frozen=True)
@@ -53,14 +61,22 @@ def new_figure(title: str, note: str, height: float = 4.5) -> tuple[Figure, Axes
 
 
 def headline(figure: Figure, axes: Axes, title: str, note: str) -> None:
-    figure.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
+    entitle(figure, title)
     # The space between the note and the axes is where the band's label goes.
     axes.set_title(note, loc="left", fontsize=SMALL, color=FAINT, pad=20)
 
 
+def entitle(figure: Figure, title: str) -> None:
+    """The headline, in as many lines as the figure's width asks for."""
+    lines = fill(title, int(LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(lines, x=0.01, ha="left", fontsize=TEXT + 1, fontweight="bold", color=INK)
+
+
 def frame(axes: Axes, x: str, y: str) -> None:
-    """Axis names, ticks, and no spines but the two axes."""
+    """Axis names, ticks, and no spines but the two axes; time is written short, whatever its size."""
     axes.set_xlabel(x, fontsize=TEXT, color=INK)
+    if x in (TOKENS, STEPS):
+        axes.xaxis.set_major_formatter(SHORT)
     axes.set_ylabel(y, fontsize=TEXT, color=INK)
     axes.tick_params(labelsize=SMALL, colors=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -81,7 +97,7 @@ def band(axes: Axes, windows: pd.DataFrame | None, *, label: bool, lines: bool) 
         return
     named: list[float] = []
     for window in windows.dropna(subset=["start_tokens", "end_tokens"]).itertuples():
-        start, end = float(window.start_tokens) / 1e6, float(window.end_tokens) / 1e6
+        start, end = float(window.start_tokens), float(window.end_tokens)
         if lines:
             for side in (start, end):
                 halo = [withStroke(linewidth=3, foreground="white")]
@@ -148,7 +164,10 @@ def notable(lines: Iterable[tuple[float, str, str]], typed: bool) -> list[End]:
     chosen = [line for line in ordered if line[0] >= threshold][:MAXIMUM_LABELS]
     if not typed:
         return [End(last, name, INK) for last, _, name in chosen]
-    ends = [End(last, f"{name} {in_words(kind)}", HEAD_COLOURS.get(kind, FAINT)) for last, kind, name in chosen]
+    ends = [
+        End(last, name if kind == "other" else f"{name} {in_words(kind)}", HEAD_COLOURS.get(kind, FAINT))
+        for last, kind, name in chosen
+    ]
     for kind in {kind for _, kind, _ in ordered} - {kind for _, kind, _ in chosen}:
         rest = [last for last, other, _ in ordered if other == kind]
         heads = "1 head" if len(rest) == 1 else f"{len(rest)} heads"

@@ -28,6 +28,7 @@ from induction_cli.plots.style import (
 )
 
 PERCENT = 2
+WIDE = 45  # letters of an axis name that one line holds
 
 
 def training_loss(training: pd.DataFrame, windows: pd.DataFrame | None = None, log_tokens: bool = False) -> Figure:
@@ -39,22 +40,24 @@ def training_loss(training: pd.DataFrame, windows: pd.DataFrame | None = None, l
     ends = []
     for run, table, colour in runs_of(training):
         table = table[table["tokens"] > 0] if log_tokens else table
-        millions = table["tokens"] / 1e6
         smooth = table["loss"].rolling(max(1, len(table) * PERCENT // 100), center=True, min_periods=1).mean()
-        axes.plot(millions, table["loss"], color=colour, alpha=0.25, linewidth=0.8)
-        axes.plot(millions, smooth, color=colour, linewidth=2, marker=marker(table))
+        axes.plot(table["tokens"], table["loss"], color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(table["tokens"], smooth, color=colour, linewidth=2, marker=marker(table))
         if run and len(table):
             ends.append(End(float(smooth.iloc[-1]), run, colour))
     if log_tokens:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(PLAIN)
     finish(axes, "loss (nats)", windows)
     name_ends(axes, ends)
     return figure
 
 
-def in_context_learning_score(scores: pd.DataFrame, windows: pd.DataFrame | None = None) -> Figure:
+def in_context_learning_score(
+    scores: pd.DataFrame, windows: pd.DataFrame | None = None, indices: tuple[int, int] | None = None
+) -> Figure:
     """In-context learning score over tokens: windowed as a line with its interval, exact as faint points.
+
+    indices: the early and the late one that the losses are at, where they are known.
 
     Columns tokens, kind ('exact' | 'windowed'), in_context_learning_score (nats, negative = more in-context learning),
     low, high, optionally run: one colour a run then, named at its end; more than four runs are drawn without points.
@@ -62,8 +65,9 @@ def in_context_learning_score(scores: pd.DataFrame, windows: pd.DataFrame | None
     runs = runs_of(scores)
     crowded = len(runs) > 4
     note = "line and ribbon: averaged around both indices, 95% interval"
+    measured = f"loss at index {indices[1]} less loss at index {indices[0]}" if indices else "late loss less early loss"
     figure, axes = new_figure(
-        "In-context learning score: loss at index 500 less loss at index 50",
+        f"In-context learning score: {measured}",
         note if crowded else f"{note}; points: exactly these indices",
     )
     ends = []
@@ -85,14 +89,14 @@ def draw_score(axes: Axes, table: pd.DataFrame, colour: str, style: str = "-", p
     windowed = table[kinds == "windowed"].sort_values("tokens")
     values = exact["in_context_learning_score"]
     if points or windowed.empty:
-        axes.scatter(exact["tokens"] / 1e6, values, s=9, color=colour, alpha=0.35, linewidth=0, clip_on=False)
+        axes.scatter(exact["tokens"], values, s=9, color=colour, alpha=0.35, linewidth=0, clip_on=False)
     if windowed.empty:
         return float(values.iloc[-1]) if len(exact) else None
-    millions = windowed["tokens"] / 1e6
+    tokens = windowed["tokens"]
     if {"low", "high"} <= set(windowed.columns):
-        axes.fill_between(millions, windowed["low"], windowed["high"], color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(tokens, windowed["low"], windowed["high"], color=colour, alpha=0.2, linewidth=0)
     score = windowed["in_context_learning_score"]
-    axes.plot(millions, score, color=colour, linestyle=style, linewidth=2, marker=marker(windowed))
+    axes.plot(tokens, score, color=colour, linestyle=style, linewidth=2, marker=marker(windowed))
     return float(score.iloc[-1])
 
 
@@ -129,7 +133,7 @@ def heatmap(
         raise ValueError("a heatmap shows one run: select one of the table's runs first")
     grid = table.pivot_table(index="index", columns="tokens", values=value, aggfunc="mean")
     index = grid.index.to_numpy(dtype=float)
-    x = cell_edges(grid.columns.to_numpy(dtype=float) / 1e6)
+    x = cell_edges(grid.columns.to_numpy(dtype=float))
     y = cell_edges(index)
     y[0] = max(y[0], 0.3)  # the first index may be 0, which a logarithmic axis cannot show
     image = axes.pcolormesh(x, y, np.ma.masked_invalid(grid.to_numpy()), cmap=colours, norm=norm, rasterized=True)
@@ -143,18 +147,27 @@ def heatmap(
     colour_bar(figure, axes, image, unit, extend="both")
 
 
-MEASURES = {
-    "prefix_matching": "prefix matching (share of attention)",
-    "previous_token": "attention to the previous token (share)",
-    "duplicate_token": "attention to earlier copies (share)",
-    "start_token": "attention to the start token (share)",
-    "copying": "copying score (-1 to 1)",
-    "copying_eigenvalues": "copying, eigenvalue statistic (-1 to 1)",
-    "entropy": "attention entropy (share of the largest possible)",
-    "qk_trace": "trace of the QK circuit (no unit)",
-    "in_context_learning_change": "change of the score (nats)",
-    "before_after": "along the before-and-after vector (nats)",
+MEASURES = {  # measure: (its name, its unit)
+    "prefix_matching": ("prefix matching", "share of attention"),
+    "previous_token": ("attention to the previous token", "share"),
+    "duplicate_token": ("attention to earlier copies", "share"),
+    "start_token": ("attention to the start token", "share"),
+    "copying": ("copying score", "-1 to 1"),
+    "copying_eigenvalues": ("copying, eigenvalue statistic", "-1 to 1"),
+    "entropy": ("attention entropy", "share of the largest"),
+    "qk_trace": ("QK trace", "no unit"),
+    "in_context_learning_change": ("change of the in-context learning score", "nats"),
+    "before_after": ("along the before-and-after vector", "nats"),
 }
+
+
+def name_and_unit(measure: str) -> tuple[str, str]:
+    return MEASURES.get(measure, (in_words(measure), "score"))
+
+
+def capital(text: str) -> str:
+    """With a capital first letter, the others as they are: 'QK trace' stays."""
+    return text[:1].upper() + text[1:]
 
 
 CHANGES = ("in_context_learning_change", "before_after")  # what removing a head does: the axis follows the data
@@ -169,9 +182,8 @@ def head_scores_over_tokens(heads: pd.DataFrame, measure: str, windows: pd.DataF
     """
     table = of_measure(heads, measure)
     typed = "head_type" in table
-    figure, axes = new_figure(
-        f"{in_words(measure).capitalize()}, every head", "one line per head; LxHy = layer x, head y"
-    )
+    name, unit = name_and_unit(measure)
+    figure, axes = new_figure(f"{capital(name)}, every head", "one line per head; LxHy = layer x, head y")
     lines = []
     for (layer, head), line in table.groupby(["layer", "head"]):
         line = line.sort_values("tokens")
@@ -180,7 +192,7 @@ def head_scores_over_tokens(heads: pd.DataFrame, measure: str, windows: pd.DataF
         lines.append((last, kind, f"L{layer}H{head}"))
         colour = HEAD_COLOURS.get(kind, FAINT) if typed else FAINT
         axes.plot(
-            line["tokens"] / 1e6,
+            line["tokens"],
             line["value"],
             color=colour,
             linewidth=1.2 if kind == "other" else 2,
@@ -191,7 +203,8 @@ def head_scores_over_tokens(heads: pd.DataFrame, measure: str, windows: pd.DataF
         axes.axhline(0, color=FAINT, linewidth=1)
     else:
         set_score_limits(axes, table["value"])
-    finish(axes, MEASURES.get(measure, f"{in_words(measure)} (score)"), windows)
+    words = f"{name} ({unit})"
+    finish(axes, words if len(words) < WIDE else f"{name}\n({unit})", windows)
     name_ends(axes, notable(lines, typed))
     return figure
 

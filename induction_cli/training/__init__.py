@@ -160,9 +160,11 @@ def write_conclusions(run: RunDir) -> pd.DataFrame:
     run.write_table("phase_change", windows)
     by_index, heads = run.table("loss_by_index"), run.table("head_scores")
     run.write_table("loss_derivative", derivative_rows(by_index))
+    evaluation = run.config().evaluation
+    measured_at = (evaluation.early_index, evaluation.late_index)
     figures = {
         "training": plots.training_loss(run.table("training"), windows),
-        "in_context_learning": plots.in_context_learning_score(learning, windows),
+        "in_context_learning": plots.in_context_learning_score(learning, windows, measured_at),
         "loss_by_index": plots.loss_by_index(by_index, windows),
         "loss_derivative": plots.loss_derivative(run.table("loss_derivative"), windows),
         "head_scores": plots.head_scores_over_tokens(heads, "prefix_matching", windows),
