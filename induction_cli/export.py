@@ -18,7 +18,8 @@ from torch import Tensor
 from induction_cli.config import ModelConfig, require
 from induction_cli.data import START
 from induction_cli.evaluation.scores import load_snapshot
-from induction_cli.models.transformer import Block, Transformer
+from induction_cli.models.layers import Block
+from induction_cli.models.transformer import Transformer
 from induction_cli.runs.files import write_atomic, write_json
 from induction_cli.runs.run_dir import RunDir, Snapshot
 

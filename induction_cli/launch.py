@@ -179,7 +179,9 @@ def verdict(error: Exception) -> tuple[str, int]:
 
 def quote(value: object) -> str:
     """Text as one value of Hydra's grammar, whatever is in it."""
-    return QuotedString(str(value).replace("${", "\\${"), Quote.single).with_quotes()
+    # no interpolation, whatever precedes it
+    literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", str(value))
+    return QuotedString(literal, Quote.single).with_quotes()
 
 
 def read_overrides(overrides: list[str], schema: type, multirun: bool) -> list[Override]:

@@ -21,7 +21,8 @@ from induction_cli.config import (
 from induction_cli.data import open_corpus
 from induction_cli.evaluation.scores import load_snapshot, open_held_out
 from induction_cli.evidence import ablate
-from induction_cli.models import ablation
+from induction_cli.models import ablation, transformer
+from induction_cli.models.protocol import Question
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.verdicts import CLAIMS
 
@@ -69,7 +70,7 @@ def test_changes_are_those_of_the_plain_path(run, config):
     trained = run.config()
     evaluation = replace(trained.evaluation, n_examples=16, seed=0)
     held_out = open_held_out(open_corpus(trained.data, 61), 64, evaluation)
-    losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), ablation.Question(held_out.windows))
+    losses = ablation.plain(load_snapshot(run, run.snapshots()[-1]), Question(held_out.windows))
 
     def score(values: torch.Tensor) -> torch.Tensor:
         return (values[..., 57:62].mean(-1) - values[..., 5:10].mean(-1)).mean(-1)
@@ -91,7 +92,7 @@ def test_nothing_outside_its_room_is_touched_and_again_replaces(run, config):
 def test_a_stopped_sweep_goes_on_where_it_was(run, config, monkeypatch):
     ablate.run(config, run.path / "ablate")
     whole = run.folder("ablate").table("ablation")
-    fast, calls = ablation.fast, 0
+    fast, calls = transformer.fast, 0
 
     def stopping(*arguments, **options):
         nonlocal calls
@@ -100,7 +101,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(run, config, monkeypatch):
             raise KeyboardInterrupt
         return fast(*arguments, **options)
 
-    monkeypatch.setattr(ablation, "fast", stopping)
+    monkeypatch.setattr(transformer, "fast", stopping)
     with pytest.raises(KeyboardInterrupt):
         ablate.run(config, run.path / "ablate")
     assert len(list((run.path / "ablate" / "parts").rglob("*.safetensors"))) == 3

@@ -3,8 +3,9 @@ import torch
 import torch.nn.functional as F
 from conftest import BATCH, D_HEAD, N_HEADS, N_POS, small_config
 
+from induction_cli.models.layers import smear
 from induction_cli.models.protocol import Patch
-from induction_cli.models.transformer import Transformer, smear
+from induction_cli.models.transformer import Transformer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from induction_cli.config import ConfigError
+from induction_cli.config import ABLATIONS, ConfigError
 from induction_cli.launch import quote
-from induction_cli.models import ablation
+from induction_cli.models import ablation, fast_ablation
 from induction_cli.models.pretrained import expand_series
-from induction_cli.models.protocol import Patch
+from induction_cli.models.protocol import Patch, Question
 from induction_cli.models.transformer import Transformer
 
 EXAMPLES = settings(derandomize=True, deadline=None, max_examples=200)
@@ -87,16 +87,14 @@ def test_an_empty_patch_changes_nothing(model, n_pos, seed):
 
 
 @WEIGHTY
-@given(
-    MODELS, st.lists(st.lists(HEADS, max_size=4), min_size=1, max_size=4), st.sampled_from(ablation.KINDS), st.data()
-)
+@given(MODELS, st.lists(st.lists(HEADS, max_size=4), min_size=1, max_size=4), st.sampled_from(ABLATIONS), st.data())
 def test_fast_ablation_is_the_plain_one(model, sets, kind, data):
     tokens = drawn(N_POS + 1, data.draw(st.integers(0, 9)))
     column = st.integers(0, N_POS - 1)
     chosen = data.draw(st.none() | st.lists(st.tuples(column, column), min_size=1, max_size=4))
     positions = None if chosen is None else torch.tensor(chosen).T
     mean_z = torch.randn(2, N_HEADS, model.d_head, generator=torch.Generator().manual_seed(4))
-    question = ablation.Question(tokens, sets, kind, positions, mean_z)
-    plain, fast = ablation.plain(model, question), ablation.fast(model, question)
+    question = Question(tokens, sets, kind, positions, mean_z)
+    plain, fast = ablation.plain(model, question), fast_ablation.fast(model, question)
     assert torch.allclose(plain.clean, fast.clean, atol=1e-5, rtol=1e-5)
     assert torch.allclose(plain.ablated, fast.ablated, atol=1e-5, rtol=1e-5)

@@ -16,8 +16,8 @@ from induction_cli.evaluation.rows import head_types, score_rows
 from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues, qk_trace
 from induction_cli.measures.components import copying
-from induction_cli.models import ablation
-from induction_cli.models.protocol import Model
+from induction_cli.models.fast_ablation import fast
+from induction_cli.models.protocol import Model, Question
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
 
@@ -179,8 +179,8 @@ def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: 
     losses = torch.empty(len(windows))
     for some in columns.argsort().split(batch_size):
         batch = windows[some, : int(columns[some].max()) + 2]
-        question = ablation.Question(batch, [], "full", columns[some, None])
-        losses[some] = ablation.fast(model, question).clean[:, 0].cpu()
+        question = Question(batch, [], "full", columns[some, None])
+        losses[some] = fast(model, question).clean[:, 0].cpu()
     return losses
 
 

@@ -27,8 +27,7 @@ from induction_cli.evaluation.rows import score_rows
 from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scores, mean_z
 from induction_cli.evaluation.sources import Moment, Source, sources_of, weights_behind
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
-from induction_cli.models import ablation
-from induction_cli.models.protocol import Model
+from induction_cli.models.protocol import Model, Question, check_ablations, single_heads
 from induction_cli.plots.ablate import ablation_scatter
 from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
@@ -109,7 +108,7 @@ def ablations_of(item_snapshot: Moment, last: Moment, model: Model, config: Abla
     """What is removed at a snapshot: the set asked for, or each head, and at the last snapshot the joint sets too."""
     if config.heads:
         return [[(layer, head) for layer, head in config.heads]]
-    alone = ablation.single_heads(model.n_layers, model.n_heads)
+    alone = single_heads(model.n_layers, model.n_heads)
     together = [some for sets in joint.values() for some in sets] if item_snapshot.step == last.step else []
     return [*alone, *together]
 
@@ -139,7 +138,7 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
     chosen, last = source.choose(config.snapshot), source.snapshots[-1]
     final = source.load(last)
     try:
-        ablation.check(final, [[(layer, head) for layer, head in config.heads]], "full", None)
+        check_ablations(final, [[(layer, head) for layer, head in config.heads]], "full", None)
     except ValueError as error:
         raise ConfigError(f"heads: {error}") from error
     seen = heads_seen(source, chosen, held_out, evaluation.n_sequences)
@@ -162,7 +161,7 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
         removed = ablations_of(snapshot, last, model, config, joint)
         for item in group:
             rows = slice(item.batch * config.batch_size, (item.batch + 1) * config.batch_size)
-            question = ablation.Question(held_out.windows[rows], removed, kind, columns.at[rows], means)
+            question = Question(held_out.windows[rows], removed, kind, columns.at[rows], means)
             losses = model.losses_without(question, config.memory, config.memory_gb)
             write_tensors(parts / item.name, {"clean": losses.clean, "ablated": losses.ablated}, {})
     if all((parts / item.name).exists() for item in items):

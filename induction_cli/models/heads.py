@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -29,26 +29,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from induction_cli.config import require
-
-if TYPE_CHECKING:
-    from induction_cli.models.pretrained import Pretrained
-    from induction_cli.models.transformer import Block
-
-
-@dataclass(frozen=True)
-class HeadWeights:
-    """One layer's heads. Under grouped-query attention W_K, W_V are repeated for every query head."""
-
-    W_Q: Float[Tensor, "head d_model d_head"]
-    W_K: Float[Tensor, "head d_model d_head"]
-    W_V: Float[Tensor, "head d_model d_head"]
-    W_O: Float[Tensor, "head d_head d_model"]
-    b_Q: Float[Tensor, "head d_head"]
-    b_K: Float[Tensor, "head d_head"]
-    b_V: Float[Tensor, "head d_head"]
-    b_O: Float[Tensor, " d_model"]
-    scale: float  # scores are scale * q . k, with positions as the model has them
-
+from induction_cli.models.layers import Block
+from induction_cli.models.protocol import HeadWeights
 
 # ------------------------------------------------------------------------------------------------ our own
 
@@ -76,6 +58,18 @@ def block_weights(block: Block, fold_norm: bool = True) -> HeadWeights:
 
 
 # ------------------------------------------------------------------------------------------------ pretrained
+
+
+@runtime_checkable
+class Opened(Protocol):
+    """What is read of a `Pretrained`: transformers' own model, and how many heads of what size its layers have."""
+
+    model: Any
+    name: str
+    n_heads: int
+    d_head: int
+
+    def blocks(self) -> nn.ModuleList: ...
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ FAMILIES = {
 }
 
 
-def family_of(pretrained: Pretrained) -> Family:
+def family_of(pretrained: Opened) -> Family:
     """The model's row of the table. Raises ConfigError for a family that is not in it, or whose maps are not linear."""
     config = pretrained.model.config
     require(
@@ -164,7 +158,7 @@ def folded(part: Float[Tensor, " d_in_and_bias *d_out"], norm: nn.Module) -> Flo
 
 
 @torch.no_grad()
-def pretrained_weights(pretrained: Pretrained, layer: int, fold_norm: bool = True) -> HeadWeights:
+def pretrained_weights(pretrained: Opened, layer: int, fold_norm: bool = True) -> HeadWeights:
     """The weights of one layer's heads, copies; with fold_norm the norms' linear parts are in them (module docstring).
 
     Raises ConfigError for a family that is not in the table.
@@ -189,7 +183,7 @@ def pretrained_weights(pretrained: Pretrained, layer: int, fold_norm: bool = Tru
 
 
 def attention_input(
-    pretrained: Pretrained, layer: int, residual: Float[Tensor, "batch pos d_model"], fold_norm: bool = True
+    pretrained: Opened, layer: int, residual: Float[Tensor, "batch pos d_model"], fold_norm: bool = True
 ) -> Float[Tensor, "batch pos d_model"]:
     """What a layer's W_Q, W_K, W_V read, from the residual stream before that layer.
 
@@ -204,14 +198,14 @@ def attention_input(
 
 
 @torch.no_grad()
-def embedding(pretrained: Pretrained) -> Float[Tensor, "d_vocab d_model"]:
+def embedding(pretrained: Opened) -> Float[Tensor, "d_vocab d_model"]:
     """W_E; a family's position embeddings (GPT-2) are not in it."""
     weight: Tensor = pretrained.model.get_input_embeddings().weight
     return weight.detach()
 
 
 @torch.no_grad()
-def unembedding(pretrained: Pretrained, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
+def unembedding(pretrained: Opened, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
     """W_U; with fold_norm the final norm's gain and centring are in it.
 
     Left out: a bias, and the logits the final norm's shift gives; both are the same for every input.

@@ -33,13 +33,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from induction_cli.config import ConfigError, require
-from induction_cli.models import ablation
-from induction_cli.models.heads import HeadWeights, embedding, family_of, pretrained_weights, unembedding
+from induction_cli.models.ablation import plain_in_parts
+from induction_cli.models.heads import embedding, family_of, pretrained_weights, unembedding
 from induction_cli.models.protocol import (
     OWN_BATCH,
     RECORDABLE,
     Activations,
+    HeadWeights,
+    Losses,
     Patch,
+    Question,
     Record,
     Recorder,
     parameters_hash,
@@ -352,11 +355,11 @@ class Pretrained:
         each = [F.cross_entropy(x.float(), y, reduction="none") for x, y in zip(logits, targets, strict=True)]
         return torch.stack(each)
 
-    def losses_without(self, question: ablation.Question, memory: int, memory_gb: float) -> ablation.Losses:
+    def losses_without(self, question: Question, memory: int, memory_gb: float) -> Losses:
         """The plain path, as many windows at once as memory_gb holds."""
         every_pattern = question.kind == "pattern_preserving"
         n = self.batch_that_fits(question.tokens.shape[1] - 1, memory_gb, every_pattern=every_pattern)
-        return ablation.plain_in_parts(self, question, n)
+        return plain_in_parts(self, question, n)
 
     def encode(self, text: str) -> Tensor:
         """Tokens [pos] of a text, nothing added; put `start_token_id` in front where a measure wants it."""

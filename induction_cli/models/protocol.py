@@ -8,23 +8,20 @@ Axis order everywhere: pattern [batch, head, query, key]; z [batch, pos, head, d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from induction_cli.config import require
-from induction_cli.models.heads import HeadWeights
-
-if TYPE_CHECKING:
-    from induction_cli.models.ablation import Losses, Question
+from induction_cli.config import ABLATIONS, require
 
 RECORDABLE = ("residual", "pattern", "z")
 Record = Iterable[str] | Mapping[str, Callable[[Tensor], Tensor]]
 Head = tuple[int, int]  # (layer, head)
+Ablation = Sequence[Head]  # the heads that are removed together
 OWN_BATCH = 16  # sequences at once for our own small models, whatever the memory
 
 
@@ -123,6 +120,81 @@ def fits(name: str, part: Tensor, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a part of a patch has the shape, or the same for all examples."""
     if tuple(part.shape) not in {(batch, *shape[1:]) for batch in (1, shape[0])}:
         raise ValueError(f"{name} has shape {tuple(part.shape)}, the model needs {shape}")
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """One layer's heads. Under grouped-query attention W_K, W_V are repeated for every query head."""
+
+    W_Q: Float[Tensor, "head d_model d_head"]
+    W_K: Float[Tensor, "head d_model d_head"]
+    W_V: Float[Tensor, "head d_model d_head"]
+    W_O: Float[Tensor, "head d_head d_model"]
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+    b_O: Float[Tensor, " d_model"]
+    scale: float  # scores are scale * q . k, with positions as the model has them
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is removed, how, on which tokens, and where its effect is looked at.
+
+    tokens [batch, n_ctx + 1]; ablations: None is every head alone; positions [batch, chosen]: columns whose losses are
+    asked for, None is every one; mean_z [layer, head, d_head], for kind 'mean'.
+    """
+
+    tokens: Tensor
+    ablations: Sequence[Ablation] | None = None
+    kind: str = "pattern_preserving"
+    positions: Tensor | None = None
+    mean_z: Tensor | None = None
+
+    def sets(self, model: Model) -> Sequence[Ablation]:
+        """The sets of heads to remove from a model. Raises ValueError as `check_ablations` does."""
+        if self.ablations is None:
+            check_ablations(model, [], self.kind, self.mean_z)
+            return single_heads(model.n_layers, model.n_heads)
+        check_ablations(model, self.ablations, self.kind, self.mean_z)
+        return self.ablations
+
+    def split(self, n: int) -> list[Question]:
+        """The same of at most n examples each."""
+        tokens = self.tokens.split(n)
+        if self.positions is None:
+            return [replace(self, tokens=some) for some in tokens]
+        pairs = zip(tokens, self.positions.split(n), strict=True)
+        return [replace(self, tokens=some, positions=at) for some, at in pairs]
+
+
+@dataclass
+class Losses:
+    """Per-token losses in nats at the chosen columns."""
+
+    clean: Tensor  # [batch, chosen]
+    ablated: Tensor  # [ablation, batch, chosen]
+
+
+def single_heads(n_layers: int, n_heads: int) -> list[Ablation]:
+    """Every head of the model alone, layer by layer."""
+    return [[(layer, head)] for layer in range(n_layers) for head in range(n_heads)]
+
+
+def check_ablations(model: Model, ablations: Sequence[Ablation], kind: str, mean_z: Tensor | None) -> None:
+    """Raise ValueError for a head that does not exist, an unknown kind, or means that are missing or do not fit."""
+    for layer, head in (pair for ablation in ablations for pair in ablation):
+        if layer not in range(model.n_layers) or head not in range(model.n_heads):
+            raise ValueError(
+                f"there is no head {head} in layer {layer}; the model has "
+                f"layers 0 to {model.n_layers - 1}, heads 0 to {model.n_heads - 1}"
+            )
+    if kind not in ABLATIONS:
+        raise ValueError(f"kind is '{kind}'; there are {', '.join(ABLATIONS)}")
+    shape = (model.n_layers, model.n_heads, model.d_head)
+    if kind == "mean" and (mean_z is None or tuple(mean_z.shape) != shape):
+        given = None if mean_z is None else tuple(mean_z.shape)
+        raise ValueError(f"mean ablation needs mean_z of shape {shape}, not {given}")
 
 
 class Model(Protocol):

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from induction_cli.config import InitConfig, ModelConfig
-from induction_cli.models import ablation
+from induction_cli.models.fast_ablation import fast
+from induction_cli.models.protocol import Question
 from induction_cli.models.transformer import Transformer
 
 try:
@@ -141,7 +142,7 @@ def sweeps(size: tuple[int, ...], score_only: bool) -> dict[str, Sweep]:
         at = torch.cat((at, torch.randint(n_ctx, (sequences, 1), generator=random)), 1)
 
     def ours() -> Tensor:
-        losses = ablation.fast(model, ablation.Question(tokens, positions=at))
+        losses = fast(model, Question(tokens, positions=at))
         return torch.cat((losses.clean[None], losses.ablated))
 
     return {
