@@ -142,6 +142,7 @@ TOGETHER = [
     (config.ScoreConfig(), "run_dir must be given"),
     (config.ScoreConfig("x", snapshot="frist"), "snapshot is 'frist'; it must be all, last or a step"),
     (config.GeneralizeConfig("x", snapshot="all"), "snapshot is 'all'; generalize measures one"),
+    (config.AblateConfig("x", kinds=["full", "full"]), r"kinds has one twice: \['full', 'full'\]"),
     (config.AblateConfig("x", shards=2, shard=2), "shard is 2; it must lie between 0 and shards - 1"),
 ]
 

@@ -197,3 +197,11 @@ def test_python_needs_no_command_line(config, tmp_path):
     """training.run takes a dataclass and a path; neither typer nor hydra is imported."""
     code = "import sys, induction_cli.training; assert not {'hydra', 'typer'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+@pytest.mark.parametrize("d_mlp", [0, 8])
+def test_a_model_without_layers_has_losses_and_no_heads(config, tmp_path, d_mlp):
+    training.run(replace(config, model=replace(config.model, n_layers=0, d_mlp=d_mlp)), tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    assert run.meta()["status"] == "done" and not len(run.table("head_scores"))
+    assert len(run.table("in_context_learning")) and not (run.path / "plots" / "head_scores.png").exists()

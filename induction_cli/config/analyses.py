@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from induction_cli.config.settings import MISSING, SEED, Settings, setting
+from induction_cli.config.settings import MISSING, SEED, SEVERAL, Settings, setting
 from induction_cli.config.train import DEVICES, THREADS
 from induction_cli.errors import require
 
@@ -116,9 +116,11 @@ class AblateConfig(TextConfig):
     """
 
     kinds: list[str] = setting(
-        ["pattern_preserving"], "what takes the place of a head's output", one_of=ABLATIONS, not_empty=True
+        ["pattern_preserving"], "what takes the place of a head's output", one_of=ABLATIONS, **SEVERAL
     )
-    heads: list[list[int]] = setting([], "[[layer, head], ...] removed together; []: each alone", at_least=0)
+    heads: list[list[int]] = setting(
+        [], "[[layer, head], ...] removed together; []: each alone", at_least=0, distinct=True
+    )
     batch_size: int = setting(0, "examples in one item of work; 0: 64 of a run, 1 of a pretrained model", at_least=0)
     random_tokens: int = setting(
         8, "of each example, behind the change in loss and the before-and-after vector; the paper: 1", at_least=1

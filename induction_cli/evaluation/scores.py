@@ -83,6 +83,8 @@ def pattern_scores(
 ) -> dict[str, Tensor]:
     """Each measure on each head's pattern, {name: [sequence, layer, head]}; patterns are reduced layer by layer."""
     names = list(measures)
+    if not model.n_layers:
+        return {name: torch.zeros(len(tokens), 0, model.n_heads) for name in names}
     at_once = max(1, PATTERN // (model.n_heads * tokens.shape[1] ** 2))
 
     def reduce(pattern: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def measure(state: State) -> Seen:
 
 def seen_in(losses: Tensor, learning: pd.DataFrame, heads: pd.DataFrame, at: dict) -> Seen:
     """The few numbers of a snapshot that are shown while it trains; heads may have no row."""
-    best = heads[heads.measure == "prefix_matching"].nlargest(1, "value")
+    best = heads[heads.measure == "prefix_matching"].astype({"value": float}).nlargest(1, "value")
     return Seen(
         **at,
         loss=losses.mean().item(),
@@ -167,8 +167,9 @@ def write_conclusions(run: RunDir) -> pd.DataFrame:
         "in_context_learning": plots.in_context_learning_score(learning, windows, measured_at),
         "loss_by_index": plots.loss_by_index(by_index, windows),
         "loss_derivative": plots.loss_derivative(run.table("loss_derivative"), windows),
-        "head_scores": plots.head_scores_over_tokens(heads, "prefix_matching", windows),
     }
+    if len(heads):  # a model without layers has none
+        figures["head_scores"] = plots.head_scores_over_tokens(heads, "prefix_matching", windows)
     for name, figure in figures.items():
         run.write_plot(name, figure)
     return windows
