@@ -10,6 +10,7 @@ from playwright import sync_api
 from small_report import small_report, small_runs
 
 from induction_cli.page.viewer import Example, attention_page
+from induction_cli.words import short
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,38 @@ def test_measure_run_and_text_can_be_chosen(page):
     assert page.locator("#x-mosaic button").count() != n_cells
     assert page.locator("#x-mosaic-title").inner_text() == "Previous token of every head"
     assert page.locator("#x-tokens span").count() > 10
+
+
+def test_a_view_can_be_sent(page, browser):
+    """Run, head, snapshot, measure and text are in the address, and opening it shows the same."""
+    page.select_option("#x-run", index=1)
+    page.select_option("#x-measure", label="previous token")
+    page.locator("#x-mosaic button").nth(1).click()
+    page.locator("#x-slider").press("Home")
+    assert "#heads/run=1&head=L0H1&snapshot=1&measure=previous_token" in page.url
+    other = browser.new_page()
+    other.goto(page.url)
+    for box in ("#x-mosaic-title", "#x-head", "#x-when"):
+        assert other.locator(box).inner_text() == page.locator(box).inner_text()
+    assert other.locator("#x-run").input_value() == "1"
+    other.goto(page.url.split("#")[0] + "#heads/run=99&head=L9H9&snapshot=x&measure=nonsense")
+    assert other.locator("#x-mosaic button").count() > 0
+    other.close()
+
+
+def test_colours_are_on_the_measures_own_scale(page):
+    """A share of 0.03 looks like chance, whatever the largest of the run is."""
+    assert page.evaluate("runs.map(run => run.scales.prefix_matching)") == [[0, 1], [0, 1]]
+    page.evaluate("runs[0].measures.prefix_matching.at(-1).fill(0.03); document.querySelector('#x-slider').oninput()")
+    shade = page.locator("#x-mosaic button").first.evaluate("one => getComputedStyle(one).backgroundColor")
+    assert min(int(part) for part in re.findall(r"\d+", shade)) > 240
+
+
+def test_the_axis_has_tokens(page):
+    tokens = page.evaluate("[runs[0].tokens[0], runs[0].tokens.at(-1)]")
+    ticks = page.locator("#x-axis span").all_inner_texts()
+    assert [ticks[0], ticks[-1]] == [short(count) for count in tokens]
+    assert page.locator("#x-high").inner_text() == "1" and page.locator("#x-low").inner_text() == "0"
 
 
 def test_hover_shows_where_a_token_looks(page):

@@ -28,6 +28,8 @@ BYTES = 1_500_000  # of one run's patterns; what does not fit is had at fewer sn
 SNAPSHOTS = 24  # with patterns, at most
 MEASURES = ("prefix_matching", "previous_token", "copying_eigenvalues", "qk_trace", "copying", "duplicate_token",
             "start_token", "entropy")  # fmt: skip
+RANGES = dict.fromkeys(("prefix_matching", "previous_token", "duplicate_token", "start_token", "entropy"), (0.0, 1.0))
+RANGES |= dict.fromkeys(("copying_eigenvalues", "copying"), (-1.0, 1.0))
 NAMES = "Harriet Dunsley met Arthur Quill. Then Arthur Quill thanked Harriet Dunsley, and Harriet Dunsley left."
 
 
@@ -67,6 +69,7 @@ def run_data(run: Run) -> tuple[dict[str, Any], list[str]]:
         "steps": steps,
         "tokens": tokens,
         "measures": measures,
+        "scales": {name: scale(name, values) for name, values in measures.items()},
         "definitions": {name: definitions.get(name, "") for name in measures},
         "kinds": kinds,
         "windows": windows(run.dir),
@@ -97,6 +100,15 @@ def scores(run: RunDir) -> tuple[list[int], list[int], dict[str, list], list[str
         wide = wide.reindex(index=at.step, columns=full_grid(table))
         found[measure] = [[None if pd.isna(v) else round(float(v), 3) for v in row] for row in wide.to_numpy()]
     return at.step.astype(int).tolist(), at.tokens.astype(int).tolist(), found, problems
+
+
+def scale(measure: str, values: list[list[float | None]]) -> list[float]:
+    """[low, high] of the colours: the measure's own range, not what one run happens to reach."""
+    if measure in RANGES:
+        return list(RANGES[measure])
+    known = [value for row in values for value in row if value is not None]
+    top = max(1.0, *map(abs, known)) if known else 1.0
+    return [-top if min(known, default=0.0) < 0 else 0.0, top]
 
 
 def full_grid(table: pd.DataFrame) -> pd.MultiIndex:

@@ -32,7 +32,7 @@ for (const button of document.querySelectorAll(".paper")) {
 zoom.onclick = event => { if (event.target === zoom || enlarged.contains(event.target)) zoom.close(); };
 addEventListener("hashchange", () => openAround(location.hash));
 const openAround = hash => {
-  for (let at = hash && $(hash.slice(1)); at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+  for (let at = hash && $(hash.slice(1).split("/")[0]); at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
 };
 openAround(location.hash);
 
@@ -47,7 +47,13 @@ function explore() {
   const INDIGO = [59, 47, 143], ORANGE = [213, 94, 0];
   const KINDS = { induction: "induction", previous_token: "prev. token" };
   const words = name => name.replace(/_/g, " ");
-  const million = n => (n / 1e6).toFixed(2) + " M tokens";
+  const short = n => {  // as words.py writes counts
+    for (const [unit, size] of [["", 1], ["k", 1e3], ["M", 1e6], ["B", 1e9], ["T", 1e12]]) {
+      const written = Number((n / size).toPrecision(3));
+      if (Math.abs(written) < 1000 || unit === "T") return written + unit;
+    }
+  };
+  const moment = at => run.tokens[at] === null ? "" : ` at ${short(run.tokens[at])} tokens`;
   const make = (tag, parent, text, name) => {
     const made = parent.appendChild(document.createElement(tag));
     if (text !== undefined) made.textContent = text;
@@ -86,12 +92,10 @@ function explore() {
   const chooseMeasure = () => {
     measure = Object.keys(run.measures)[measureBox.value];
     values = run.measures[measure];
-    const all = values.flat().filter(v => v !== null);
-    low = Math.min(0, ...all);
-    high = Math.max(1e-9, ...all);
+    [low, high] = run.scales[measure];  // the measure's own, so that chance looks like chance
     $("x-definition").textContent = run.definitions[measure] || "";
     $("x-mosaic-title").textContent = `${words(measure)[0].toUpperCase()}${words(measure).slice(1)} of every head`;
-    $("x-scale").textContent = `Colour from 0 (white) to ${high.toFixed(2)} (indigo)` + (low < 0 ? ` and to ${low.toFixed(2)} (orange)` : "") + ".";
+    $("x-scale").textContent = `Colour from 0 (white) to ${Number(high.toFixed(2))} (indigo)` + (low < 0 ? ` and to ${Number(low.toFixed(2))} (orange)` : "") + ".";
     curves();
     draw();
   };
@@ -108,7 +112,7 @@ function explore() {
         const i = cells.length, cell = make("button", row);
         cell.type = "button";
         cell.setAttribute("role", "gridcell");
-        cell.onclick = () => { head = i; draw(); curves(); };
+        cell.onclick = () => { head = i; draw(); curves(); remember(); };
         cell.onkeydown = event => {
           const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -run.heads, ArrowDown: run.heads }[event.key];
           const to = i + step;
@@ -117,6 +121,7 @@ function explore() {
           head = to;
           draw();
           curves();
+          remember();
           cells[to].focus();
         };
         cells.push(cell);
@@ -125,7 +130,8 @@ function explore() {
   };
 
   const curves = () => {
-    const n = values.length, x = i => n > 1 ? 1000 * i / (n - 1) : 500, y = v => 96 - 92 * (v - low) / (high - low);
+    const n = values.length, x = i => n > 1 ? 1000 * i / (n - 1) : 500, y = v => 98 - 96 * (v - low) / (high - low);
+    $("x-curves").hidden = $("x-when").parentElement.hidden = n < 2;
     const at = t => {  // tokens on the slider's axis, which counts snapshots
       const i = run.tokens.findIndex(u => u >= t);
       if (i <= 0) return x(Math.max(0, i));
@@ -135,6 +141,13 @@ function explore() {
     const bands = run.windows.map(([a, b]) => `<rect class="band" x="${at(a)}" y="0" width="${Math.max(2, at(b) - at(a))}" height="100"/>`).join("");
     const paths = cells.map((_, i) => i === head ? "" : `<path d="${line(i)}"/>`).join("") + `<path class="on" d="${line(head)}"/>`;
     $("x-curves").innerHTML = `<svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label="${words(measure)} of every head over training">${bands}${paths}<line x1="0" x2="0" y1="0" y2="100"/></svg>`;
+    const ticks = [...new Set([0, 0.25, 0.5, 0.75, 1].map(share => Math.round(share * (n - 1))))];
+    $("x-axis").replaceChildren();
+    for (const i of ticks) {
+      const tick = make("span", $("x-axis"), short(run.tokens[i] ?? run.steps[i]));
+      tick.style.left = `${x(i) / 10}%`;
+    }
+    for (const [id, end] of [["x-high", high], ["x-low", low]]) $(id).textContent = Number(end.toFixed(2));
     cursor();
   };
   const cursor = () => {
@@ -144,7 +157,7 @@ function explore() {
   };
 
   const colour = v => {
-    const share = v < 0 ? v / low : v / high, end = v < 0 ? ORANGE : INDIGO;
+    const share = Math.min(1, v < 0 ? v / low : v / high), end = v < 0 ? ORANGE : INDIGO;
     const mixed = end.map(c => Math.round(255 + (c - 255) * share));
     const light = 0.299 * mixed[0] + 0.587 * mixed[1] + 0.114 * mixed[2];
     return [`rgb(${mixed})`, light < 150 ? "#fff" : "#1f2328"];
@@ -152,7 +165,7 @@ function explore() {
 
   const draw = () => {
     const inside = run.windows.some(([a, b]) => run.tokens[place()] >= a && run.tokens[place()] <= b);
-    const said = `${million(run.tokens[place()])}, step ${run.steps[place()]}, snapshot ${place() + 1} of ${run.steps.length}` + (inside ? ", inside the phase change (shaded)" : run.windows.length ? "; the phase change is shaded" : "; no phase change was found");
+    const said = `${short(run.tokens[place()] ?? 0)} tokens, step ${run.steps[place()]}, snapshot ${place() + 1} of ${run.steps.length}` + (inside ? ", inside the phase change (shaded)" : run.windows.length ? "; the phase change is shaded" : "; no phase change was found");
     $("x-when").textContent = said;
     slider.setAttribute("aria-valuetext", said);
     cursor();
@@ -218,7 +231,7 @@ function explore() {
     const name = i => JSON.stringify(text.tokens[i]);
     const top = seen.map((s, i) => [s, i]).sort((a, b) => b[0] - a[0]).slice(0, 3).filter(([s]) => s > 0.005).map(([s, i]) => `${name(i)} ${s.toFixed(2)}`).join(", ");
     const marked = wanted.reduce((sum, i) => sum + seen[i], 0);
-    $("x-head").textContent = `Attention of ${headName(head)} at ${million(run.tokens[nearest()])}`;
+    $("x-head").textContent = `Attention of ${headName(head)}${moment(nearest())}`;
     $("x-said").textContent = `Token ${here}, ${name(here)}${held ? " (held; click to let go)" : ""}, ${out ? "attends to" : "is attended to by"}: ${top || "nothing much"}.` +
       (wanted.length ? ` On the underlined, where an induction head would ${out ? "look" : "look from"}: ${marked.toFixed(2)}.` : "") +
       (nearest() !== place() ? " Attention is stored for some snapshots only; this is the nearest." : "");
@@ -239,11 +252,36 @@ function explore() {
   };
   themed.push(matrix);
 
+  // ---- the view in the address, so that it can be sent: #heads/run=0&head=L1H3&snapshot=12&measure=prefix_matching&text=1
+
+  const remember = () => {
+    const view = { run: runBox.value, head: headName(head), snapshot: place() + 1, measure, text: textBox.value };
+    history.replaceState(null, "", `#heads/${new URLSearchParams(view)}`);
+  };
+  const recall = () => {
+    if (!location.hash.startsWith("#heads/")) return;
+    const view = new URLSearchParams(location.hash.slice("#heads/".length));
+    const whole = (name, least, most) => /^\d+$/.test(view.get(name)) ? Math.min(most, Math.max(least, Number(view.get(name)))) : null;
+    runBox.value = whole("run", 0, runs.length - 1) ?? 0;
+    chooseRun();
+    const wanted = Object.keys(run.measures).indexOf(view.get("measure")), named = /^L(\d+)H(\d+)$/.exec(view.get("head") || "");
+    if (wanted >= 0) measureBox.value = wanted;
+    if (named && named[1] < run.layers && named[2] < run.heads) head = named[1] * run.heads + Number(named[2]);
+    if (run.texts.length) textBox.value = whole("text", 0, run.texts.length - 1) ?? 0;
+    slider.value = (whole("snapshot", 1, run.steps.length) ?? run.steps.length) - 1;
+    chooseMeasure();
+    chooseText();
+    $("heads").scrollIntoView();
+  };
+
   fill(runBox, runs.map(one => one.name));
-  runBox.onchange = chooseRun;
-  measureBox.onchange = chooseMeasure;
-  textBox.onchange = chooseText;
+  const then = (choose, also) => () => { choose(); also(); };
+  runBox.onchange = then(chooseRun, remember);
+  measureBox.onchange = then(chooseMeasure, remember);
+  textBox.onchange = then(chooseText, remember);
   directionBox.onchange = attend;
-  slider.oninput = draw;
+  slider.oninput = then(draw, remember);
   chooseRun();
+  recall();
+  addEventListener("hashchange", recall);
 }
