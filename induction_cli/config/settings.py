@@ -115,26 +115,30 @@ def settings_of(schema: Any) -> tuple[Setting, ...]:
 class Settings:
     """A group of settings that can check itself."""
 
-    def check(self) -> None:
-        """Raise ConfigError, one line that begins with the key, for the first setting that cannot be used."""
+    def check(self, together: bool = True) -> None:
+        """Raise ConfigError, one line that begins with the key, for the first setting that cannot be used.
+
+        together: also for those that do not go with each other.
+        """
         schema: Any = type(self)
         for known in settings_of(schema):
             value = getattr(self, known.name)
             if known.is_group:
                 require(isinstance(value, known.kind), f"{known.name} is {said(value)}; it must be {known.wanted}")
-                check_group(known.name, value)
+                check_group(known.name, value, together)
             else:
                 check_value(known, value)
-        self.check_together()
+        if together:
+            self.check_together()
 
     def check_together(self) -> None:
         """What takes more than one setting to say."""
 
 
-def check_group(name: str, settings: Settings) -> None:
+def check_group(name: str, settings: Settings, together: bool = True) -> None:
     """Check a group; errors carry its name, as data.paths."""
     try:
-        settings.check()
+        settings.check(together)
     except ConfigError as error:
         raise ConfigError(f"{name}.{error}") from None
 

@@ -19,7 +19,8 @@ from induction_cli.measures.components import copying
 from induction_cli.models.fast_ablation import fast
 from induction_cli.models.protocol import Model, Question
 from induction_cli.models.transformer import Transformer
-from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
+from induction_cli.runs.run_dir import LEAVE_OUT, RunDir, Snapshot
+from induction_cli.runs.tensors import check_shapes
 
 LENGTH, REPEATS = 25, 4  # the paper's random sequence: 25 tokens, four times
 PATTERN = 1 << 21  # entries of attention patterns in memory at once, 8 MB: they stay in cache
@@ -109,12 +110,8 @@ def head_scores(model: Model, held_out: HeldOut, n_examples: int) -> dict[str, T
 def load_snapshot(run: RunDir, snapshot: Snapshot, device: torch.device | str = "cpu") -> Transformer:
     """The model as it was at a snapshot. Raises RunError where the file is damaged or does not fit its config."""
     model, weights = Transformer(run.config().model), run.read_snapshot(snapshot)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(
-            f"{snapshot.path} does not fit {run.config_file}: {str(error).splitlines()[-1].strip()}"
-        ) from error
+    check_shapes(snapshot.path, weights, model.state_dict(), LEAVE_OUT)
+    model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -251,8 +251,8 @@ NAMED = {"smollm2": installed_smollm2}
 def run_source(run: RunDir, device: str | torch.device = "cpu") -> Source:
     """A run: its snapshots, its tokenizer, its held-out text. Raises RunError where it has no snapshots yet."""
     trained = run.config()
-    text = Text(Tokenizer.from_file(str(run.tokenizer_file))) if run.tokenizer_file.exists() else None
-
+    tokenizer = run.tokenizer()
+    text = None if tokenizer is None else Text(tokenizer)
     taken = {found.step: found for found in run.choose_snapshots("all")}
 
     def load(moment: Moment) -> Transformer:

@@ -32,7 +32,8 @@ from induction_cli.plots.ablate import ablation_scatter
 from induction_cli.plots.score import head_mosaic, in_steps
 from induction_cli.plots.training import head_scores_over_tokens
 from induction_cli.runs.results import results_folders, writing
-from induction_cli.runs.run_dir import RunDir, RunError, read_tensors, relative, write_tensors
+from induction_cli.runs.run_dir import RunDir, RunError, relative
+from induction_cli.runs.tensors import read_tensors, write_tensors
 from induction_cli.terminal import say
 
 SIZES = ("n_examples", "batch_size", "random_tokens", "draws", "n_ctx")

@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from rich.console import Console
 from rich.progress import track
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from induction_cli.config import PertokenPcaConfig
@@ -24,7 +23,8 @@ from induction_cli.measures.trend import likeness
 from induction_cli.page.traces import trace_page
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
 from induction_cli.runs.results import snapshots_behind, writing
-from induction_cli.runs.run_dir import RunDir, RunError, relative, tensor_hash
+from induction_cli.runs.run_dir import RunDir, RunError, relative
+from induction_cli.runs.tensors import tensor_hash
 from induction_cli.terminal import say
 
 
@@ -36,8 +36,10 @@ def comparable(runs: list[RunDir]) -> None:
         if not run.table_file("phase_change").exists():
             status = run.meta().get("status", "not done")
             raise RunError(f"'{run.path}' is {status}: its phase change is not known; induction train --resume ends it")
-    tokenizers = {run.tokenizer_file.read_bytes() for run in runs}
-    if len(tokenizers) > 1:
+    tokenizers = [run.tokenizer() for run in runs]
+    if None in tokenizers:
+        raise RunError(f"{runs[tokenizers.index(None)].tokenizer_file} is missing; --resume the training writes it")
+    if len({run.tokenizer_file.read_bytes() for run in runs}) > 1:
         raise RunError("these runs have different tokenizers, so their per-token losses are not on the same tokens")
     contexts = {run.config().model.n_ctx for run in runs}
     if len(contexts) > 1:
@@ -127,7 +129,8 @@ def trace_rows(
     name: str, run: RunDir, vectors: Tensor, windows: Tensor, columns: Tensor, window: tuple[int, int], n: int
 ) -> pd.DataFrame:
     """Rows of traces.csv: the tokens whose loss fell and rose the most across the window, with their text and curve."""
-    tokenizer = Tokenizer.from_str(run.tokenizer_file.read_text())
+    tokenizer = run.tokenizer()
+    assert tokenizer is not None  # `comparable` has looked
     change = vectors[window[1]] - vectors[window[0]]
     order = change.argsort()
     rows = []

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tokenizers import Tokenizer
 
 from induction_cli.config import ConfigError
 from induction_cli.data import open_corpus
@@ -19,7 +18,8 @@ from induction_cli.evaluation.sources import Text, passages
 from induction_cli.models.transformer import Transformer
 from induction_cli.page.rooms import Run
 from induction_cli.page.viewer import packed
-from induction_cli.runs.run_dir import RunDir, RunError, Snapshot
+from induction_cli.runs.run_dir import LEAVE_OUT, RunDir, RunError, Snapshot
+from induction_cli.runs.tensors import check_shapes
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,12 @@ def examples(run: Run) -> tuple[list[dict[str, Any]], list[str]]:
     config = run.config
     assert config is not None
     n_ctx, problems = config.model.n_ctx, []
-    text = Text(Tokenizer.from_file(str(run.dir.tokenizer_file))) if run.dir.tokenizer_file.exists() else None
+    text = None
+    try:
+        tokenizer = run.dir.tokenizer()
+        text = None if tokenizer is None else Text(tokenizer)
+    except RunError as error:
+        problems.append(f"no text: {error}")
     found: list[tuple[str, str, list[int]]] = []
     once = min(18, (n_ctx - 1) // 3)
     try:
@@ -201,9 +206,11 @@ def attention(run: Run, texts: Sequence[Sequence[int]], steps: Sequence[int]) ->
     kept, patterns, problems, loaded = [], [], [], Transformer(model)
     for place in spread(len(snapshots), max(2, min(SNAPSHOTS, int(BYTES / cost)))):
         try:
-            loaded.load_state_dict(run.dir.read_snapshot(snapshots[place]))
-        except (RunError, RuntimeError) as error:
-            problems.append(f"{snapshots[place].path.name}: {' '.join(str(error).split())}")
+            weights = run.dir.read_snapshot(snapshots[place])
+            check_shapes(snapshots[place].path, weights, loaded.state_dict(), LEAVE_OUT)
+            loaded.load_state_dict(weights)
+        except RunError as error:
+            problems.append(str(error))
             continue
         of_texts = []
         for ids in texts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import yaml
 
 from induction_cli.config import ConfigError, TrainConfig
 from induction_cli.pipeline.memory import steps_file
+from induction_cli.runs.files import read_json, read_text, read_yaml
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.terminal import plural
 from induction_cli.verdicts.tables import folders_in
@@ -103,9 +103,9 @@ class Found:
 def read_steps(path: Path) -> list[dict]:
     """What `induction reproduce` did, or nothing."""
     try:
-        steps = json.loads(steps_file(path).read_text())
+        steps = read_json(steps_file(path), "delete it")
         return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
-    except (OSError, ValueError):
+    except (OSError, RunError):
         return []
 
 
@@ -126,7 +126,7 @@ def read_run(run: RunDir) -> Run:
     try:
         meta = run.meta()
         config = run.config()
-    except (RunError, ConfigError, OSError, ValueError) as error:
+    except (RunError, ConfigError, OSError) as error:
         problems.append(str(error))
     status = meta.get("status", "unknown")
     if status != "done" and not problems:
@@ -138,8 +138,8 @@ def job_name(folder: Path) -> str:
     """The command that Hydra ran in a folder, once or as a sweep, or nothing."""
     for path in (folder / ".hydra" / "hydra.yaml", folder / "multirun.yaml"):
         try:
-            return str(yaml.safe_load(path.read_text())["hydra"]["job"]["name"])
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return str(read_yaml(path, "delete it")["hydra"]["job"]["name"])
+        except (OSError, RunError, KeyError, TypeError):
             continue
     return ""
 
@@ -204,13 +204,14 @@ def origin(command: str, folder: Path, typed_before: dict[Path, str]) -> Origin 
     place = kept[0] if kept else folder
     try:
         config = place / ".hydra" / "config.yaml"
-        settings = yaml.safe_dump(used, sort_keys=False) if used is not None else config.read_text()
+        settings = yaml.safe_dump(used, sort_keys=False) if used is not None else read_text(config, "delete it")
         overrides = place / ".hydra" / "overrides.yaml"
-        typed = yaml.safe_load(overrides.read_text()) if overrides.exists() else []
-    except (OSError, yaml.YAMLError):
+        typed = read_yaml(overrides, "delete it") if overrides.exists() else []
+    except (OSError, RunError):
         return None
     pipeline = typed_before.get(place.resolve())
-    return Origin(pipeline or as_typed(command, [str(override) for override in typed or []]), settings)
+    typed = typed if isinstance(typed, list) else []
+    return Origin(pipeline or as_typed(command, [str(override) for override in typed]), settings)
 
 
 def as_typed(command: str, overrides: Sequence[str]) -> str:

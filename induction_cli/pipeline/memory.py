@@ -5,17 +5,17 @@ steps.json is rewritten whole after every change, so kill -9 at any instant lose
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from induction_cli.pipeline.steps import Step, keys_of
-from induction_cli.runs.files import write_json
-from induction_cli.runs.run_dir import RunError
+from induction_cli.runs.files import Damaged, read_json, write_json
 
+KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+REMEDY = "delete it, and its steps are done again"
 OWN = {".hydra", "tables", "plots", "snapshots", "resume"}  # folders of a step; any other one in it is another step's
 
 
@@ -40,11 +40,15 @@ def steps_file(root: Path) -> Path:
 def read_records(root: Path) -> dict[str, Record]:
     """By name; empty where nothing was started. Raises RunError for a damaged file."""
     try:
-        records = [Record(**row) for row in json.loads(steps_file(root).read_text())]
+        records = [Record(**row) for row in read_json(steps_file(root), REMEDY)]
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{steps_file(root)} is damaged: {error}; delete it, and steps are done again") from error
+    except TypeError as error:
+        raise Damaged(steps_file(root), error, REMEDY) from error
+    for record in records:
+        for part in fields(Record):
+            if not isinstance(getattr(record, part.name), KINDS[str(part.type)]):
+                raise Damaged(steps_file(root), f"the {part.name} of a step is no {part.type}", REMEDY)
     return {record.name: record for record in records}
 
 

@@ -20,19 +20,31 @@ from typing import Any, TypeVar
 import matplotlib
 import pandas as pd
 import torch
+import yaml
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from induction_cli.config import ConfigError, TrainConfig
+from induction_cli.runs.files import Damaged, check_plain, read_json, read_text, write_atomic, write_json, yaml_fault
 from induction_cli.runs.files import RunError as RunError  # whoever reads a run finds its error here
-from induction_cli.runs.files import said_plainly, write_atomic, write_json
 from induction_cli.runs.tables import Table, read_table, write_table
+from induction_cli.runs.tensors import check_finite, read_notes, read_tensors, whole_note, write_tensors
 
 Config = TypeVar("Config")
+LEAVE_OUT = "delete it to go on without it, or train this run anew"
+RESTART = "delete it, and --resume trains again from step 0"
+NOTHING = type(None)
+META: dict[str, tuple[type, ...]] = {  # what values of meta.json must be, where they are there
+    "command": (str, NOTHING),
+    "status": (str, NOTHING),
+    "headline": (int, float, NOTHING),
+    "data": (dict, NOTHING),
+    "settings": (dict, NOTHING),
+    "made_from": (dict, NOTHING),
+}
 
 
 @dataclass(frozen=True)
@@ -42,59 +54,30 @@ class Snapshot:
     path: Path
 
 
-def tensor_hash(tensors: dict[str, Tensor]) -> str:
-    """sha256 over names, shapes and contents."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """A safetensors file that carries its own checksum beside the notes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with said_plainly():
-        # one entry, because safetensors writes several in random order
-        write_atomic(path, save(tensors, {"notes": json.dumps({**notes, "sha256": tensor_hash(tensors)})}))
-
-
-def read_notes(path: Path) -> dict[str, str]:
-    """The notes of a tensor file, without its tensors."""
-    try:
-        with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("notes", "{}"))
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged or unreadable: {error}") from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file whose checksum is right. Raises RunError naming a damaged one."""
-    notes = read_notes(path)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged or unreadable: {error}") from error
-    if notes.get("sha256") != tensor_hash(tensors):
-        raise RunError(f"{path} is damaged: its checksum does not match; delete it and resume or rerun")
-    return tensors
-
-
 def read_config(path: Path, schema: type[Config]) -> Config:
-    """A stored configuration through its schema: missing keys take defaults, unknown keys are errors."""
-    if not path.exists():
-        raise RunError(f"{path} is missing, so this is not a run directory")
+    """A stored configuration through its schema: missing keys take defaults, unknown keys are errors, as are values
+    outside their limits. Raises RunError for a file that is no YAML, ConfigError for one with other settings."""
+    remedy = "put back a copy of it; overrides.yaml beside it has what was typed"
     try:
-        return deepcopy(parse_config(path.read_text(), schema))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
+        return deepcopy(parse_config(read_text(path, remedy), schema))  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing, so this is not a run directory") from None
+    except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Damaged(path, yaml_fault(error), remedy) from error
 
 
 @cache  # verdicts ask for the same ones hundreds of times
 def parse_config(text: str, schema: type[Config]) -> Config:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(text)))  # type: ignore
+    """Errors as those who read the text, and ValueError for a text that is no table of settings."""
+    check_plain(text)
+    found = OmegaConf.create(text) if text.strip() else None
+    if not isinstance(found, DictConfig) or not found:
+        raise ValueError("it is empty" if not found else "it is no table of settings")
+    config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), found))
+    config.check(together=False)  # whoever uses it checks the rest; a run of an earlier version may only be looked at
+    return config
 
 
 class RunDir:
@@ -161,16 +144,21 @@ class RunDir:
         write_atomic(self.config_file, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())
 
     def meta(self) -> dict[str, Any]:
+        """What is known of the run or the results; nothing where there is no such file. Raises RunError."""
+        remedy = "write {} into it, and the command that made it, for a run --resume, fills it again"
         try:
-            return json.loads(self.meta_file.read_text())
+            meta = read_json(self.meta_file, remedy)
         except FileNotFoundError:
             return {}
-        except json.JSONDecodeError as error:
-            raise RunError(f"{self.meta_file} is damaged: {error}") from error
+        if not isinstance(meta, dict):
+            raise Damaged(self.meta_file, f"it holds {json.dumps(meta)[:40]}, not names and values", remedy)
+        for name, kinds in META.items():
+            if not isinstance(meta.get(name), kinds):
+                raise Damaged(self.meta_file, f"its {name} is {json.dumps(meta[name])[:40]}", remedy)
+        return meta
 
     def write_meta(self, **changes: Any) -> None:
-        with said_plainly():
-            write_json(self.meta_file, {**self.meta(), **changes})
+        write_json(self.meta_file, {**self.meta(), **changes})
 
     def kept_meta(self) -> dict[str, Any]:
         """That of a results folder; nothing where there is none, or a damaged one."""
@@ -188,18 +176,20 @@ class RunDir:
 
     def replace_meta(self, meta: dict[str, Any]) -> None:
         """All of it, unlike `write_meta`."""
-        with said_plainly():
-            write_json(self.meta_file, meta)
+        write_json(self.meta_file, meta)
 
     # -------------------------------------------------------------------------------- snapshots
 
     def snapshots(self) -> list[Snapshot]:
         """In order of step; empty where there are none."""
-        found = []
+        found: dict[int, Snapshot] = {}
         for path in sorted(self.snapshot_folder.glob("step_*.safetensors")):
-            notes = read_notes(path)
-            found.append(Snapshot(int(notes["step"]), int(notes["tokens"]), path))
-        return found
+            notes = read_notes(path, LEAVE_OUT)
+            step, tokens = (whole_note(path, notes, name, LEAVE_OUT) for name in ("step", "tokens"))
+            if step in found:
+                raise Damaged(path, f"it is of step {step}, as {found[step].path.name} is", "delete the wrong one")
+            found[step] = Snapshot(step, tokens, path)
+        return [found[step] for step in sorted(found)]
 
     def choose_snapshots(self, which: str) -> list[Snapshot]:
         """'all', 'last' or a step. Raises RunError that names the steps there are."""
@@ -222,8 +212,10 @@ class RunDir:
         write_tensors(path, weights, {"step": str(step), "tokens": str(tokens)})
 
     def read_snapshot(self, snapshot: Snapshot) -> dict[str, Tensor]:
-        """Its weights. Raises RunError naming a damaged one."""
-        return read_tensors(snapshot.path)
+        """Its weights. Raises RunError naming a damaged one, and one whose weights are no numbers."""
+        weights = read_tensors(snapshot.path, LEAVE_OUT)
+        check_finite(snapshot.path, weights, LEAVE_OUT)
+        return weights
 
     def snapshot_hashes(self) -> list[str]:
         """The checksums that the snapshots carry, in order of step; weights are not read."""
@@ -236,7 +228,8 @@ class RunDir:
     def forget_snapshots_after(self, step: int) -> None:
         """Those of a future that a resumed run will make again."""
         for path in self.snapshot_folder.glob("step_*.safetensors"):
-            if int(path.stem.split("_")[1]) > step:
+            number = path.stem.removeprefix("step_")
+            if not number.isdecimal() or int(number) > step:
                 path.unlink()
 
     # -------------------------------------------------------------------------------- tables, plots, pages
@@ -277,17 +270,27 @@ class RunDir:
             with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # the same bytes every time
                 notes = {"Date": None, "Title": figure.get_suptitle()} if kind == "svg" else None
                 figure.savefig(drawn, format=kind, dpi=130, metadata=notes)
-            with said_plainly():
-                write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
+            write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
         return path
 
     def write_page(self, name: str, html: str) -> Path:
-        with said_plainly():
-            write_atomic(self.path / f"{name}.html", html.encode())
+        write_atomic(self.path / f"{name}.html", html.encode())
         return self.path / f"{name}.html"
 
     def write_tokenizer(self, tokenizer_json: str) -> None:
         write_atomic(self.tokenizer_file, tokenizer_json.encode())
+
+    def tokenizer(self) -> Tokenizer | None:
+        """That of the run's text; None where there is none. Raises RunError naming a damaged one."""
+        remedy = "take it from another run on the same text, or --resume the training, which writes it again"
+        try:
+            return Tokenizer.from_str(read_text(self.tokenizer_file, remedy, at_most=10**9))
+        except FileNotFoundError:
+            return None
+        except RunError:
+            raise
+        except Exception as error:  # tokenizers raises Exception itself
+            raise Damaged(self.tokenizer_file, error, remedy) from error
 
     def token_counts(self) -> Tensor:
         """How often each token occurs in the training text, [d_vocab]."""
@@ -315,7 +318,9 @@ class RunDir:
         """(tensors, step), or None where nothing was saved yet."""
         if not self.resume_file.exists():
             return None
-        return read_tensors(self.resume_file), int(read_notes(self.resume_file)["step"])
+        tensors = read_tensors(self.resume_file, RESTART)
+        check_finite(self.resume_file, tensors, RESTART)
+        return tensors, whole_note(self.resume_file, read_notes(self.resume_file, RESTART), "step", RESTART)
 
 
 def relative(path: Path) -> str:

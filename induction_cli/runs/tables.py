@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from induction_cli.runs.files import RunError, said_plainly, write_atomic
+from induction_cli.runs.files import RunError, readable, write_atomic
 
 CONTRACT = Path(__file__).with_name("tables.yaml")
 TYPES = ("int", "float", "text", "bool")
@@ -160,9 +160,7 @@ def as_csv(rows: pd.DataFrame, header: bool = True) -> bytes:
 
 def write_table(path: Path, rows: pd.DataFrame) -> None:
     """Write a table whole. Errors as `prepared`; RunError where the disk is full."""
-    content = as_csv(prepared(path.stem, rows))
-    with said_plainly():
-        write_atomic(path, content)
+    write_atomic(path, as_csv(prepared(path.stem, rows)))
 
 
 class Table:
@@ -180,8 +178,7 @@ class Table:
 
     def flush(self) -> None:
         if self.text:
-            with said_plainly():
-                write_atomic(self.path, self.text)
+            write_atomic(self.path, self.text)
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -195,7 +192,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises RunError, one line that names the file, what is wrong with it and the command that makes it again.
     """
     try:
-        content = path.read_bytes()
+        with readable(path):
+            content = path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path} is missing; run the command that makes it first") from None
     spec_of(path.stem)  # a name that nobody described is a mistake in the code, not in the file

@@ -16,9 +16,11 @@ from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation.scores import HeldOut, open_held_out
 from induction_cli.measures.losses import cross_entropy
 from induction_cli.models.transformer import Transformer
+from induction_cli.runs.files import Damaged
 from induction_cli.runs.process import provenance
-from induction_cli.runs.run_dir import RunDir
+from induction_cli.runs.run_dir import RESTART, RunDir
 from induction_cli.runs.tables import Table
+from induction_cli.runs.tensors import check_shapes
 from induction_cli.training.log import StepLog
 from induction_cli.training.optimizer import build_optimizers, optimizer_tensors, restore_optimizers
 
@@ -96,7 +98,7 @@ def set_up(config: TrainConfig, run: RunDir, resume: bool) -> State:
     model = Transformer(config.model, config.seed).to(device)
     optimizers = build_optimizers(model, config.optimizer)
     saved = run.read_resume() if resume else None
-    step = load(model, optimizers, saved) if saved else 0
+    step = load(run, model, optimizers, saved, n_steps) if saved else 0
     run.forget_snapshots_after(step)
     tables = {name: run.growing_table(name, step if resume else None) for name in TABLES}
     write_beginning(run, config, corpus, device)
@@ -154,13 +156,38 @@ def save(state: State) -> None:
     state.run.write_resume(tensors | {f"optimizer/{name}": value for name, value in moments.items()}, state.step)
 
 
-def load(model: Transformer, optimizers: list[torch.optim.Optimizer], saved: tuple[dict[str, Tensor], int]) -> int:
-    """Put saved weights and optimizer state in place; returns the step."""
+def load(
+    run: RunDir,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    saved: tuple[dict[str, Tensor], int],
+    n_steps: int,
+) -> int:
+    """Put saved weights and optimizer state in place; returns the step. Raises RunError where they do not fit."""
     tensors, step = saved
+    if step > n_steps:
+        raise Damaged(run.resume_file, f"it is of step {step}, and config.yaml has {n_steps} steps", RESTART)
     part = {
         kind: {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
         for kind in ("model/", "optimizer/")
     }
+    if strange := sorted(name for name in tensors if not name.startswith(tuple(part))):
+        raise Damaged(run.resume_file, f"it has {strange[0]}, which is no part of a training", RESTART)
+    check_shapes(run.resume_file, part["model/"], model.state_dict(), RESTART)
+    check_moments(run, model, part["optimizer/"], step)
     model.load_state_dict(part["model/"])
     restore_optimizers(model, optimizers, part["optimizer/"])
     return step
+
+
+def check_moments(run: RunDir, model: Transformer, moments: dict[str, Tensor], step: int) -> None:
+    """Raise RunError where the state of the optimizers is not that of this model after so many steps."""
+    parameters = dict(model.named_parameters())
+    there = {full_name.rpartition("/")[0] for full_name in moments}
+    if missing := sorted(parameters.keys() - there if step else []):
+        raise Damaged(run.resume_file, f"it has no optimizer state of {missing[0]}", RESTART)
+    for full_name, moment in moments.items():
+        name = full_name.rpartition("/")[0]
+        shape = parameters[name].shape if name in parameters else None
+        if shape is None or moment.shape not in (shape, torch.Size([])):
+            raise Damaged(run.resume_file, f"its optimizer state {full_name} fits no parameter of config.yaml", RESTART)
