@@ -16,11 +16,14 @@ from induction_cli import cli
 from induction_cli.config import ConfigError, ScoreConfig
 from induction_cli.evaluation.scores import load_snapshot
 from induction_cli.evaluation.sources import open_source
+from induction_cli.evidence import compare, report
 from induction_cli.page import rooms
 from induction_cli.pipeline.memory import read_records
+from induction_cli.runs.files import beside
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.runs.tensors import tensor_hash, write_tensors
 from induction_cli.training.state import load, set_up
+from induction_cli.verdicts import load_claims
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +289,43 @@ def test_what_hydra_left_in_a_folder(run, text):
     assert rooms.job_name(run.path / "score") == ""
     rooms.origin("score", run.path / "score", {})
     assert run.folder("score").settings(ScoreConfig).n_examples == 8
+
+
+# ------------------------------------------------------------------------------------------------ several runs
+
+
+@pytest.fixture
+def runs(trained, tmp_path) -> Path:
+    """A whole run and one to be damaged, in one folder."""
+    for name in ("whole", "broken"):
+        shutil.copytree(trained, tmp_path / "runs" / name)
+    return tmp_path / "runs"
+
+
+def break_table(run: Path, name: str, content: bytes) -> None:
+    (run / "score" / "tables" / f"{name}.csv").write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [b"", b"step\n1\n", b"step,tokens\n1\n", b"\xff\xfe", None])
+def test_compare_names_the_damaged_one_and_shows_the_rest(runs, damage):
+    said: list[str] = []
+    table = runs / "broken" / "score" / "tables" / "by_chain.csv"
+    table.write_bytes(table.read_bytes().splitlines(keepends=True)[0] if damage is None else damage)
+    assert [model.name for model in compare.find_models([str(runs)], said.append)] == ["whole"]
+    assert said == [next(line for line in said if line.startswith(f"left out: {table} is damaged: "))]
+
+
+@pytest.mark.parametrize("name", ["config_file", "meta_file"])
+def test_compare_leaves_out_a_run_whose_files_are_damaged(runs, name):
+    said: list[str] = []
+    getattr(RunDir(runs / "broken"), name).write_text("[")
+    assert [model.name for model in compare.find_models([str(runs)], said.append)] == ["whole"]
+    assert len(said) == 1 and str(runs / "broken") in said[0]
+
+
+def test_report_decides_on_the_whole_ones(runs):
+    (alone,) = report.decided([runs / "whole"], load_claims(beside("experiments") / "claims.yaml")[:1])
+    break_table(runs / "broken", "phase_change", b"")
+    break_table(runs / "broken", "in_context_learning", b"step\n1\n")
+    (found,) = report.decided([runs], load_claims(beside("experiments") / "claims.yaml")[:1])
+    assert [effect.run for effect in found.effects] == [effect.run for effect in alone.effects]

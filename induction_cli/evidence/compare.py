@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from induction_cli.config import CompareConfig, ModelConfig, ScoreConfig, TrainConfig
+from induction_cli.config import CompareConfig, ConfigError, ModelConfig, ScoreConfig, TrainConfig
 from induction_cli.evidence.pertoken_pca import unique_names
 from induction_cli.measures import phase_change
 from induction_cli.measures.intervals import correlation, mean_interval, resamples
@@ -28,6 +28,7 @@ from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
+from induction_cli.runs.tables import remake
 from induction_cli.terminal import new_table, plural, print_table, say
 from induction_cli.words import short, signed
 
@@ -46,6 +47,8 @@ QUANTITIES = (
 )
 SIZES = ("parameters", "n_layers")
 READ = ("score", "ablate")  # the results of a run that are compared, besides its own tables
+WITH_ROWS = ("in_context_learning", "by_chain", "loss_by_index")
+TABLES = (*WITH_ROWS, "phase_change", "head_scores", "events", "ablation", "loss_derivative")
 
 
 # ------------------------------------------------------------------------------------------------ the models
@@ -85,28 +88,61 @@ class Compared:
         return table.pivot(index="tokens", columns="chain", values="in_context_learning_score")
 
 
-def found_in(path: Path) -> list[tuple[RunDir, TrainConfig | None]]:
-    """Runs, and rooms of pretrained models that were scored, at a path or in the folders of it."""
+def fault(run: RunDir, rooms: Sequence[str]) -> str:
+    """What is wrong with the tables of a run and of its rooms that are compared; empty where nothing is."""
+    for room in map(run.folder, rooms):
+        problems = room.damaged_tables(TABLES)
+        for name in () if problems else WITH_ROWS:
+            if room.table_file(name).exists() and room.table(name).empty:
+                problems[name] = f"{room.table_file(name)} is damaged: it has no rows; {remake(room.table_file(name))}"
+        if problems:
+            return next(iter(problems.values()))
+    return ""
+
+
+def found_in(path: Path, damaged: list[str]) -> list[tuple[RunDir, TrainConfig | None]]:
+    """Runs, and rooms of pretrained models that were scored, at a path or in the folders of it.
+
+    damaged: is told what is wrong with those that are.
+    """
     folders = [path, *sorted(inside for inside in path.iterdir() if inside.is_dir())]
     if RunDir(path).is_run():
         folders = [path]
     found: list[tuple[RunDir, TrainConfig | None]] = []
     for room in map(RunDir, folders):
-        if room.is_run():
-            found.append((room, room.config()))
-        elif room.table_file("head_scores").exists() and "run" not in room.table("head_scores"):  # not of several runs
-            found.append((room, None))
+        try:
+            if room.is_run():
+                room.meta()
+                found.append((room, room.config()))
+            elif not room.table_file("head_scores").exists():
+                continue
+            elif "run" not in room.table("head_scores"):  # not of several runs
+                found.append((room, None))
+        except (RunError, ConfigError) as error:
+            damaged.append(str(error))
+            continue
+        if found and found[-1][0] is room and (wrong := fault(room, ("", *READ) if found[-1][1] else ("",))):
+            damaged.append(wrong)
+            found.pop()
     return found
 
 
 def find_models(run_dirs: Sequence[str], say) -> list[Compared]:
-    """Every model once; half-written runs are left out, and `say` is told. Raises RunError where none was scored."""
+    """Every model once; half-written runs and damaged ones are left out, and `say` is told.
+
+    Raises RunError where none was scored.
+    """
+    damaged: list[str] = []
     found: dict[Path, tuple[RunDir, TrainConfig | None]] = {}
     for path in map(Path, run_dirs):
         if not path.is_dir():
             raise RunError(f"there is no run directory '{path}'")
-        for run, trained in found_in(path):
+        for run, trained in found_in(path, damaged):
             found.setdefault(run.path.resolve(), (run, trained))
+    if damaged and not found:
+        raise RunError(damaged[0])
+    for problem in dict.fromkeys(damaged):
+        say(f"left out: {problem}")
     whole = []
     for run, trained in found.values():
         if trained and (status := run.meta().get("status")) != "done":
@@ -311,7 +347,7 @@ def path_rooms(run_dirs: Sequence[str], models: list[Compared]) -> list[RunDir]:
     folders = [folder for path in map(Path, run_dirs) for folder in (path, path / "pertoken_pca")]
     folders += [model.run.path / "pertoken_pca" for model in models]
     rooms = {folder.resolve(): RunDir(folder) for folder in folders}
-    found = [room for room in rooms.values() if room.table_file("runs").exists()]
+    found = [room for room in rooms.values() if room.table_file("runs").exists() and not room.damaged_tables()]
     return sorted(found, key=lambda room: -len(places(room, models)))
 
 

@@ -18,23 +18,31 @@ from induction_cli.page.rooms import COMMANDS, with_steps
 from induction_cli.runs.files import beside
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
+from induction_cli.terminal import say
 from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
-from induction_cli.verdicts.tables import folders_in
+from induction_cli.verdicts.tables import Whole, damaged_in, folders_in
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
 
 
 def decided(paths: list[Path], claims: list[dict]) -> list[Verdict]:
-    """The verdicts of `verdicts`, claim by claim: tables that are damaged cost only the claims that read them."""
-    found = []
+    """The verdicts of `verdicts`, claim by claim: a damaged table costs the claims that read it the run it is of."""
+    found, damaged = [], damaged_in(paths, COMMANDS)
     for claim in claims:
-        try:
-            found += verdicts(paths, [claim])
-        except Exception as error:  # whatever is in a damaged table
-            said = " ".join(str(error).split()) or "nothing said"
-            note = f"its tables cannot be read: {type(error).__name__}: {said}"
+        note = ""
+        for asked in (paths, Whole(paths, damaged)) if damaged else (paths,):
+            try:
+                found += verdicts(asked, [claim])
+                break
+            except Exception as error:  # whatever is in a damaged table
+                note = f"its tables cannot be read: {type(error).__name__}: {one_line(error)}"
+        else:
             found.append(Verdict(claim["id"], "not tested", [], note))
     return found
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or "nothing said"
 
 
 def effect_rows(found: list[Verdict]) -> pd.DataFrame:
@@ -91,6 +99,9 @@ def run(config: ReportConfig, out_dir: Path) -> float:
         written = room.write_page("report", html)
         meta["headline"] = float(sum(verdict.verdict == "supported" for verdict in found))
     show(found, {claim["id"]: claim for claim in claims})
+    for problems in damaged_in(paths, COMMANDS).values():
+        for problem in problems:
+            say(f"left out: {problem}")
     print(f"tables  {relative(room.path / 'tables')}")
     print(f"page    {relative(written)}")
     return meta["headline"]

@@ -68,7 +68,7 @@ class Room:
         return sorted(self.dir.path.glob("*.html"))
 
     def damaged(self) -> list[str]:
-        """Tables without a header, or with a last line that breaks off."""
+        """Tables that are empty, that break off, or that do not keep their contract."""
         problems = []
         for path in sorted((self.dir.path / "tables").glob("*.csv")):
             try:
@@ -81,6 +81,8 @@ class Room:
                 problems.append(f"{path.name} is empty")
             elif not text.endswith(b"\n") or b"\0" in text:
                 problems.append(f"{path.name} breaks off")
+            elif said := self.dir.damaged_tables([path.stem]):
+                problems.append(said[path.stem].removeprefix(f"{path.parent}/"))
         return problems
 
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -257,6 +257,19 @@ class RunDir:
     def table(self, name: str) -> pd.DataFrame:
         """A table, its columns of the types that tables.yaml says. Raises RunError naming one that is damaged."""
         return read_table(self.table_file(name))
+
+    def damaged_tables(self, names: Iterable[str] | None = None) -> dict[str, str]:
+        """{table: what is wrong with it, and what to do} of those there are, or of the ones named."""
+        found = {}
+        for name in self.table_names() if names is None else names:
+            try:
+                if self.table_file(name).exists():
+                    self.table(name)
+            except RunError as error:
+                found[name] = str(error)
+            except ValueError:  # a table that is none of ours
+                continue
+        return found
 
     def write_table(self, name: str, rows: pd.DataFrame) -> Path:
         write_table(self.table_file(name), rows)
