@@ -21,6 +21,7 @@ from induction_cli.config.reproduce import ReproduceConfig
 from induction_cli.config.settings import MISSING, Limits, Settings, check_group, setting
 from induction_cli.config.smear import SmearConfig, SmearModelConfig
 from induction_cli.config.train import (
+    BEFORE_0_2,
     DEVICES,
     DTYPES,
     OPTIMIZERS,
@@ -39,6 +40,7 @@ from induction_cli.errors import ConfigError, require
 
 __all__ = [
     "ABLATIONS",
+    "BEFORE_0_2",
     "DEVICES",
     "DTYPES",
     "MISSING",

@@ -12,6 +12,8 @@ POSITIONS = ("shortformer", "learned", "rotary", "relative", "none")
 SOURCES = ("stdlib", "files", "huggingface", "repeats")
 OPTIMIZERS = ("muon", "adamw")
 SCHEDULES = ("constant", "cosine")
+HELD_OUT = ("apart", "any")
+SPECIAL_TOKENS = ("text", "split", "refuse")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16")
 THREADS: dict[str, Any] = {"at_least": 0, "at_most": 1024}  # torch starts them all; tens of thousands crash the process
@@ -63,6 +65,18 @@ class DataConfig(Settings):
     split: str = setting("train", "huggingface: its split", not_empty=True)
     max_documents: int = setting(0, "huggingface: documents to read; 0 reads all", at_least=0)
     licence: str = setting("", "of the text, for the manifest")
+    held_out: str = setting(
+        "apart", "apart: no document that shares half of its long lines with others; any: as 0.1.0", one_of=HELD_OUT
+    )
+    special_tokens: str = setting(
+        "text", "what '<|endoftext|>' in a text is: split opens a document there", one_of=SPECIAL_TOKENS
+    )
+    max_replaced: float = setting(
+        0.001,
+        "files: share of the characters of one that may be no UTF-8; 1: any bytes are read",
+        at_least=0,
+        at_most=1,
+    )
     repeat_length: int = setting(25, "repeats: tokens in a segment", at_least=1)
     repeat_tokens: int = setting(4_000_000, "repeats: tokens generated", **TOKENS)
     epochs: int = setting(1, "more than 1 lets the model see text again", at_least=1)
@@ -71,6 +85,10 @@ class DataConfig(Settings):
     def check_together(self) -> None:
         require(self.source != "files" or bool(self.paths), "paths is empty; data=files needs data.paths=[FOLDER]")
         require(self.source != "huggingface" or bool(self.name), "name is empty; data=huggingface needs data.name")
+
+
+# how 0.1.0, which had no such settings, read its text
+BEFORE_0_2: dict[str, Any] = {"held_out": "any", "special_tokens": "split", "max_replaced": 1.0}
 
 
 @dataclass

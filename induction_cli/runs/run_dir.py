@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from induction_cli.config import ConfigError, TrainConfig
+from induction_cli.config import BEFORE_0_2, ConfigError, TrainConfig
 from induction_cli.runs.files import Damaged, check_plain, read_json, read_text, write_atomic, write_json, yaml_fault
 from induction_cli.runs.files import RunError as RunError  # whoever reads a run finds its error here
 from induction_cli.runs.tables import Table, read_table, write_table
@@ -78,6 +78,12 @@ def parse_config(text: str, schema: type[Config]) -> Config:
     config: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), found))
     config.check(together=False)  # whoever uses it checks the rest; a run of an earlier version may only be looked at
     return config
+
+
+@cache
+def names_key(text: str, key: str) -> bool:
+    """Whether a stored configuration has a dotted key."""
+    return OmegaConf.select(OmegaConf.create(text), key) is not None
 
 
 class RunDir:
@@ -138,7 +144,12 @@ class RunDir:
     # -------------------------------------------------------------------------------- config and meta
 
     def config(self) -> TrainConfig:
-        return read_config(self.config_file, TrainConfig)
+        """Its settings. What was trained before there were settings of the split keeps the one it had."""
+        config = read_config(self.config_file, TrainConfig)
+        named = config.data.source == "repeats" or names_key(self.config_file.read_text(), "data.held_out")
+        if not named and self.kept_meta().get("data"):
+            config.data = replace(config.data, **BEFORE_0_2)
+        return config
 
     def write_config(self, config: Any) -> None:
         write_atomic(self.config_file, OmegaConf.to_yaml(OmegaConf.create(asdict(config))).encode())
