@@ -255,7 +255,10 @@ def each_job(overrides: list[Override]) -> list[list[str]]:
             axes.append([str(override.input_line)])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
-            axes.append([f"{key}={value}" for value in swept_values(override)])
+            try:
+                axes.append([f"{key}={value}" for value in swept_values(override)])
+            except (TypeError, ValueError) as error:  # a range of steps of 0, a sort of what has no order
+                raise ConfigError(f"'{override.input_line}' cannot be swept over: {one_line(error)}")
             require(bool(axes[-1]), f"'{override.input_line}' names no value, so there is nothing to run")
         many = math.prod(map(len, axes)) > MOST_JOBS
         require(not many, f"'{override.input_line}' makes more than {MOST_JOBS} runs; sweep over fewer values")
@@ -332,6 +335,13 @@ class Launch:
 current: Launch | None = None
 
 
+def is_foreseen(error: Exception) -> bool:
+    """Whether its one line says all there is to say; the trace of any other is wanted, and stands in the log."""
+    from induction_cli.runs.run_dir import RunError
+
+    return isinstance(error, ConfigError | RunError | OSError)
+
+
 def log_to(path: Path) -> None:
     """Everything to the run's log file, warnings to the console."""
     console = logging.StreamHandler()
@@ -343,12 +353,16 @@ def log_to(path: Path) -> None:
 
 
 def discard_empty(out_dir: Path, command: str) -> None:
-    """Remove the folder of a run or sweep in which nothing happened: only Hydra, the lock and the log were there."""
+    """Remove the folder of a run or sweep in which nothing happened: only Hydra, the lock and the log were there.
+
+    Where results of before are there, only what was asked for in vain goes.
+    """
     nothing = {".hydra", ASKED, ".lock", f"{command}.log", "multirun.yaml"}
     if out_dir.is_dir() and nothing.issuperset(path.name for path in out_dir.iterdir()):
         shutil.rmtree(out_dir)
         with suppress(OSError):  # where others stand in it
             os.removedirs(os.path.relpath(out_dir.parent))
+    shutil.rmtree(out_dir / ASKED, ignore_errors=True)
 
 
 def keep_asked(out_dir: Path) -> None:
@@ -371,7 +385,7 @@ def job(composed: DictConfig) -> float | None:
         if current is None or current.process != os.getpid():
             raise
         current.failed(out_dir.name, error)
-        if isinstance(error, ConfigError):
+        if is_foreseen(error):
             discard_empty(out_dir, command)
         return None
 

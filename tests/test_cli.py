@@ -161,6 +161,7 @@ MISTAKES = {
     "train model@data=with_mlp": "'model@data=with_mlp' moves model to another place; write model=...",
     "train -m seed=glob(*)": "'seed=glob(*)' lists files of conf/seed/, and there are none",
     "train -m model=glob(z*)": "'model=glob(z*)' names no value, so there is nothing to run",
+    "train -m seed=range(1,9,0)": "'seed=range(1,9,0)' cannot be swept over: range() arg 3 must not be zero",
     "train -m seed=range(0,0)": "'seed=range(0,0)' names no value, so there is nothing to run",
     "train -m seed=0,0": "the sweep has one run twice: seed=0",
     "train -m model.n_layers=1,2 seed=3,3": "the sweep has one run twice: model.n_layers=1 seed=3",
@@ -391,6 +392,24 @@ def test_launchers_can_send_the_job():
 
 
 # ------------------------------------------------------------------------------------------------ failing
+
+
+def test_a_failure_that_was_foreseen_leaves_no_folder(room, tmp_path):
+    from induction_cli.runs.run_dir import RunError
+
+    for each in (ConfigError("no"), RunError("damaged"), OSError(2, "No such file", "x.txt")):
+        room.fails = {0: each}
+        assert cli.run(["train"]) in (1, 2)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_results_before_it_as_they_were(room, tmp_path):
+    """What was asked for in vain does not stay beside them."""
+    (tmp_path / "a" / "score" / ".hydra").mkdir(parents=True)
+    (tmp_path / "a" / "score" / "meta.json").write_text("{}")
+    room.fails = {0: ConfigError("no")}
+    assert cli.run(["score", "a"]) == 2
+    assert {path.name for path in (tmp_path / "a" / "score").iterdir()} == {".hydra", "meta.json", "score.log"}
 
 
 def test_a_bug_is_one_line_and_its_trace_is_in_the_log(room, capsys):
