@@ -1,10 +1,10 @@
-"""The phase change: the window of training in which in-context learning appears, or None where it does not.
+"""The phase change: the windows of training in which in-context learning appears, or none.
 
 The paper selects its band "based on the derivative of the in-context score" and gives no rule (paper.md 1.1). A rule on
 a smoothed derivative needs a bandwidth, since the bare one is all noise (200 snapshots, sd 0.03 nats: 0.04 nats a step
 of noise against 0.01 at the peak). So the rule here fits the shape instead, which has no bandwidth:
 
-    The window is the middle piece of the best broken line of three pieces: slow, steep fall, slow.
+    A window is a steep falling piece of the best broken line: slow, steep fall, slow, and so on for every step.
 
 0. Outliers. A snapshot further than OUTLIER noise sds from the median of the five around it counts as that median.
    Noise sd = 1.4826 x median absolute difference between neighbours / sqrt(2).
@@ -12,35 +12,48 @@ of noise against 0.01 at the peak). So the rule here fits the shape instead, whi
    pairs are tried, each with at least two snapshots before `start` and two after `end`.
 2. Shape. Only pairs count whose middle piece falls by at least `minimum_fall` nats, is at least `contrast` times as
    steep as either other piece, and leaves at least half of its fall standing at the last snapshot. Among them the
-   smallest sum of squares wins. (For a logistic fall the winner spans about its 10% to 90% points.)
-3. Evidence. Both bends must be at least `evidence` times their standard error, the noise being the fit's own residual.
-4. If no such pair passes, the same is tried with one bend: a steep fall that training did not outlast. It ends at the
-   last snapshot and carries finished=False: its end, fall and share are those seen so far.
-5. Otherwise None. That is also the answer below MINIMUM_SNAPSHOTS, for a curve that is steepest from its first snapshot
+   smallest sum of squares wins.
+3. Evidence. Every bend must be at least `evidence` times its standard error. The noise is the fit's own residual, and
+   counts for more where it has a memory: sqrt((1 + r) / (1 - r)), r its lag-1 correlation.
+4. More steps. Where the residual is more than half again as large as the noise, or step 3 fails, two falls are fitted
+   together (every piece judged by 2 and 3), then a third beside them, up to MOST. Every step is reported, the largest first.
+5. If nothing passes, one bend is tried: a steep fall that training did not outlast. It ends at the last snapshot and
+   carries finished=False: its end, fall and share are those seen so far.
+6. Edges. The bends; of a fall that takes more than 0.35 of training the 10% and 90% points of a logistic unless the bends
+   fit better: the outer pieces of a line follow the tails of a slow fall, so its bends stand too close together.
+7. Otherwise none. That is also the answer below MINIMUM_SNAPSHOTS, for a curve that is steepest from its first snapshot
    (nothing is seen before it, so nothing changes), for a straight decline, and for a rise.
+
+Over resamples of the held-out chains `found_share` decides: a window from 95% on, none up to 5%, undecided between.
 
 Tokens are the time axis of the rule, not their logarithm. Units: tokens and nats; S negative = more in-context
 learning.
-"""
+@@TABLE@@"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from induction_cli.measures.broken_line import Bends, Integers, Lines, Shape
+from induction_cli.measures.intervals import CHAINS, FEWEST_UNITS, Estimate, from_resamples
+
 Floats = NDArray[np.float64]
 
 MINIMUM_SNAPSHOTS = 9  # six numbers are fitted (a line, and place and size of two bends), three are left for the noise
-MARGIN = 2  # snapshots needed outside the window on each side: one alone may be an outlier
 OUTLIER = 4.0
-KEPT = 0.5  # share of the fall that must remain at the last snapshot: a dip that recovers is not a change
+MOST = 4  # steps of one fall
+UNEXPLAINED = 1.5  # variance of the residual over that of the noise, from which on another step is looked for
+SURE = 0.95  # share of resamples with a window from which on there is one; 1 - SURE: up to which there is none
 
 
 @dataclass(frozen=True)
 class PhaseChange:
-    """One window. Tokens; nats; `share` = fall / -(fitted S at the last snapshot), nan where that S is not negative."""
+    """One window. Tokens; nats; `share` of the lowest fitted S that was gained in it and is kept, nan where S is not
+    negative: fall / -(fitted S at the last snapshot) unless some of it is lost again."""
 
     start_tokens: float
     end_tokens: float
@@ -54,161 +67,160 @@ class PhaseChange:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """The window of the mean curve; 95% percentile intervals (low, high) over resamples, nan where none was found."""
+class Step:
+    """A window with the 95% intervals of its edges, fall and share over held-out chains."""
 
-    window: PhaseChange | None
-    start_tokens: tuple[float, float]
-    end_tokens: tuple[float, float]
-    fall: tuple[float, float]
-    share: tuple[float, float]
-    found_share: float  # fraction of resamples in which a window was found
+    window: PhaseChange
+    start_tokens: Estimate
+    end_tokens: Estimate
+    fall: Estimate
+    share: Estimate
 
 
 @dataclass(frozen=True)
-class _Bends:
-    """What depends on tokens only: candidate pairs of bends and their normal equations, shared by all curves.
+class Interval:
+    """The windows of the mean curve, the largest first, and what resamples of the chains say of them."""
 
-    With a constant and a line projected out, a broken line has two unknowns (the changes of slope), so each pair costs
-    one 2 x 2 solve in closed form, and the sums in it are entries of two small tables. One bend = the second one at the
-    last snapshot, where its column is zero.
-    """
+    steps: tuple[Step, ...]
+    fall: Estimate  # of all steps together, nats; 0 in a resample without one
+    share: Estimate
+    found_share: float  # fraction of resamples with a window; nan below FEWEST_UNITS chains
+    decision: str  # window | none | undecided
 
-    tokens: Floats  # [snapshot]
-    time: Floats  # [snapshot] tokens scaled to 0..1
-    first: NDArray[np.intp]  # [pair] index of the bend down
-    second: NDArray[np.intp]  # [pair] index of the bend back
-    columns: Floats  # [knot, snapshot] hinge max(0, time - knot), constant and line projected out
-    slopes: Floats  # [knot] slope of the line that was projected out of each hinge
-    gram_first: Floats  # [pair]
-    gram_second: Floats
-    gram_cross: Floats
-    determinant: Floats
-    finished: bool
-
-
-def _bends(tokens: Floats, finished: bool) -> _Bends:
-    count = len(tokens)
-    time = (tokens - tokens[0]) / (tokens[-1] - tokens[0])
-    hinges = np.maximum(time[None, :] - time[:, None], 0.0)
-    columns, slopes = _without_line(hinges, time)
-    gram = columns @ columns.T
-    if finished:
-        first, second = np.triu_indices(count, 1)
-        allowed = (first >= MARGIN) & (second < count - MARGIN)
-        first, second = first[allowed], second[allowed]
-        gram_first, gram_second, gram_cross = gram[first, first], gram[second, second], gram[first, second]
-    else:
-        # A fall that is only begun must span as many snapshots as a margin on both sides of a bend.
-        first = np.arange(MARGIN, count - 2 * MARGIN)
-        second = np.full_like(first, count - 1)
-        gram_first, gram_second, gram_cross = gram[first, first], np.ones(len(first)), np.zeros(len(first))
-    determinant = gram_first * gram_second - gram_cross**2
-    return _Bends(
-        tokens, time, first, second, columns, slopes, gram_first, gram_second, gram_cross, determinant, finished
-    )
+    @property
+    def window(self) -> PhaseChange | None:
+        return self.steps[0].window if self.steps else None
 
 
 def _without_outliers(curves: Floats) -> Floats:
     """Step 0 for curves [..., snapshot]. A median of five leaves falls and steps as they are and removes spikes."""
-    noise = 1.4826 / np.sqrt(2) * np.median(np.abs(np.diff(curves)), axis=-1, keepdims=True)
     ends = [(0, 0)] * (curves.ndim - 1) + [(2, 2)]
     around = np.lib.stride_tricks.sliding_window_view(np.pad(curves, ends, mode="reflect"), 5, axis=-1)
     middle = np.median(around, axis=-1)
-    return np.where(np.abs(curves - middle) > OUTLIER * noise, middle, curves)
+    return np.where(np.abs(curves - middle) > OUTLIER * _noise(curves), middle, curves)
 
 
-def _without_line(rows: Floats, time: Floats) -> tuple[Floats, Floats]:
-    """Each row less its own least-squares line over time, and that line's slope."""
-    centred = time - time.mean()
-    slope = rows @ centred / (centred @ centred)
-    return rows - rows.mean(-1, keepdims=True) - slope[..., None] * centred, slope
+def _noise(curves: Floats) -> Floats:
+    """Sd of the noise between snapshots, [..., 1], from differences of neighbours: falls hardly count."""
+    return 1.4826 / np.sqrt(2) * np.median(np.abs(np.diff(curves)), axis=-1, keepdims=True)
 
 
-def _best(bends: _Bends, score: Floats, minimum_fall: float, contrast: float, evidence: float) -> PhaseChange | None:
-    """Steps 1 to 3 of the rule for one curve score [snapshot] and one kind of candidate."""
-    rest, slope = _without_line(score, bends.time)
-    moment = bends.columns @ rest
-    one, two = moment[bends.first], moment[bends.second]
-    bend_down = (bends.gram_second * one - bends.gram_cross * two) / bends.determinant
-    bend_back = (bends.gram_first * two - bends.gram_cross * one) / bends.determinant
-    gain = bend_down * one + bend_back * two  # what the bends take off the sum of squares of a straight line
+@dataclass(frozen=True)
+class _Fit:
+    """The falls of one curve."""
 
-    before = slope - bend_down * bends.slopes[bends.first] - bend_back * bends.slopes[bends.second]
-    inside = before + bend_down
-    after = inside + bend_back if bends.finished else np.zeros_like(inside)
-    fall = -inside * (bends.time[bends.second] - bends.time[bends.first])
-    kept = fall - after * (1.0 - bends.time[bends.second])
-    fits = (
-        (fall >= minimum_fall)
-        & (-inside >= contrast * np.abs(before))
-        & (-inside >= contrast * np.abs(after))
-        & (kept >= KEPT * fall)
-    )
-    if not fits.any():
-        return None
-    best = int(np.argmax(np.where(fits, gain, -np.inf)))
-
-    freedom = len(score) - (6 if bends.finished else 4)  # line and bends, and where the bends are
-    variance = max(float(rest @ rest - gain[best]), 0.0) / freedom
-    error_down = np.sqrt(variance * bends.gram_second[best] / bends.determinant[best])
-    error_back = np.sqrt(variance * bends.gram_first[best] / bends.determinant[best])
-    if -bend_down[best] < evidence * error_down or (bends.finished and bend_back[best] < evidence * error_back):
-        return None
-
-    first, second = int(bends.first[best]), int(bends.second[best])
-    hinges = np.maximum(bends.time[None, :] - bends.time[[first, second], None], 0.0)
-    line = before[best] * bends.time + bend_down[best] * hinges[0] + bend_back[best] * hinges[1]
-    line += (score - line).mean()
-    final = float(line[-1])
-    return PhaseChange(
-        start_tokens=float(bends.tokens[first]),
-        end_tokens=float(bends.tokens[second]),
-        start_index=first,
-        end_index=second,
-        fall=float(fall[best]),
-        share=float(fall[best]) / -final if final < 0 else float("nan"),
-        score_before=float(line[first]),
-        score_after=float(line[second]),
-        finished=bends.finished,
-    )
+    bends: Integers  # two a fall; one where it is not finished
+    curve: Floats
+    line: Floats  # [snapshot]
+    falls: Floats  # [fall] nats
 
 
-def detect(
-    tokens: ArrayLike,
-    score: ArrayLike,
-    *,
-    minimum_fall: float = 0.1,
-    contrast: float = 3.0,
-    evidence: float = 4.0,
-) -> PhaseChange | None:
-    """The window in which the in-context learning score falls, or None: the rule at the head of this file.
+def _fits(bends: Bends, curves: Floats, shape: Shape, like: _Fit | None = None) -> list[_Fit | None]:
+    """Steps 1 to 5 of the rule for curves [curve, snapshot].
+
+    like: the fit of a curve that these are resamples of. Where it has one step and so have they, no more are looked
+    for; where it has several, they are looked for from where they stand in it.
+    """
+    found: list[_Fit | None] = [None] * len(curves)
+
+    def judge(rows: Integers, places: Integers) -> tuple[Integers, Lines]:
+        """Keep the falls that are sure; the rows whose falls have the shape, and their lines."""
+        rows, places = rows[places[:, 0] >= 0], places[places[:, 0] >= 0]
+        lines = bends.fitted(curves[rows], places)
+        shaped, sure = bends.judged(curves[rows], lines, shape)
+        falls = bends.falls(lines)
+        for i in np.flatnonzero(sure):
+            found[rows[i]] = _Fit(places[i], curves[rows[i]], lines.line[i], falls[i])
+        return rows[shaped], lines.of(shaped)
+
+    rest = bends.without_line(curves)[0]
+    shaped, lines = judge(np.arange(len(curves)), bends.one_fall(curves, shape))
+    rest[shaped] = curves[shaped] - lines.line
+    more = np.array([fit is None for fit in found]) & np.isin(np.arange(len(curves)), shaped)
+    if like is None:
+        more |= rest.var(1) > UNEXPLAINED * _noise(curves)[:, 0] ** 2
+    elif len(like.bends) > 3:
+        judge(np.arange(len(curves)), bends.moved(curves, np.tile(like.bends, (len(curves), 1)), shape))
+        more[:] = False
+    rows = np.flatnonzero(more)
+    places = bends.two_falls(curves[rows], shape) if len(rows) else np.empty((0, 4), dtype=np.intp)
+    while len(rows) and places.shape[1] <= 2 * MOST:
+        rows, lines = judge(rows, places)
+        if len(rows):
+            another = bends.one_fall(curves[rows] - bends.others(lines), shape)
+            places = np.sort(np.concatenate([lines.bends, another], 1), axis=1)
+            apart = (another[:, 0] >= 0) & (np.diff(places, axis=1) > 0).all(1)
+            rows, places = rows[apart], bends.moved(curves[rows[apart]], places[apart], shape)
+    rows = np.array([i for i, fit in enumerate(found) if fit is None], dtype=np.intp)
+    if len(rows):
+        judge(rows, bends.unfinished_fall(curves[rows], shape))
+    return found
+
+
+def _windows(bends: Bends, tokens: Floats, fits: list[_Fit | None]) -> list[tuple[PhaseChange, ...]]:
+    """The windows of each fit, the largest first (step 6)."""
+    finished = [(i, number) for i, fit in enumerate(fits) if fit for number in range(len(fit.bends) // 2)]
+    edges: dict[tuple[int, int], tuple[int, int]] = {}
+    if finished:
+        alone, pairs, squares = [], [], []
+        for i, number in finished:
+            fit = fits[i]
+            assert fit is not None
+            line = Lines(fit.bends[None], fit.line[None], *[np.empty((1, 0))] * 3)
+            alone.append(fit.curve - bends.others(line, number)[0])
+            pairs.append(fit.bends[2 * number : 2 * number + 2])
+            squares.append(((fit.curve - fit.line) ** 2).sum())
+        placed = bends.edges(np.stack(alone), np.array(squares), np.stack(pairs))
+        edges = {key: (int(start), int(end)) for key, (start, end) in zip(finished, placed, strict=True)}
+    return [_of_fit(fit, tokens, edges, i) if fit else () for i, fit in enumerate(fits)]
+
+
+def _of_fit(
+    fit: _Fit, tokens: Floats, edges: dict[tuple[int, int], tuple[int, int]], which: int
+) -> tuple[PhaseChange, ...]:
+    line, last = fit.line, len(fit.line) - 1
+    bends = [int(bend) for bend in fit.bends] + [last] * (len(fit.bends) % 2)
+    lost = max(0.0, float(line[-1] - line[bends[-1]]))
+    lowest, kept = float(line.min()), 1.0 - min(1.0, lost / float(fit.falls.sum()))
+    found = []
+    for number, fall in enumerate(fit.falls.tolist()):
+        pair = bends[2 * number], bends[2 * number + 1]
+        start, end = edges.get((which, number), pair)
+        found.append(
+            PhaseChange(
+                start_tokens=float(tokens[start]),
+                end_tokens=float(tokens[end]),
+                start_index=start,
+                end_index=end,
+                fall=fall,
+                share=kept * fall / -lowest if lowest < 0 else math.nan,
+                score_before=float(line[pair[0]]),
+                score_after=float(line[pair[1]]),
+                finished=pair[1] < last,
+            )
+        )
+    return tuple(sorted(found, key=lambda window: -window.fall))
+
+
+def steps(tokens: ArrayLike, score: ArrayLike, shape: Shape = Shape()) -> tuple[PhaseChange, ...]:  # noqa: B008
+    """The windows in which the in-context learning score falls, the largest first: the rule at the head of this file.
 
     tokens [snapshot], strictly increasing, spacing free; score [snapshot] in nats, negative = more in-context
-    learning.
-    minimum_fall in nats (claims.md 1a); contrast and evidence are ratios. Measured with noise of sd 0.03 nats: a window
-    in at most 0.6% of flat, slowly drifting (-0.1) and straight curves (-0.5) of 9 to 200 snapshots; a logistic fall of
-    0.35 nats is found in all of 25 to 200 even snapshots, but in a third of 25 when only three precede it: snapshots
-    should be dense where the fall is early. Known weaknesses: an exponential fall of 0.45 nats from the first snapshot
-    on is taken for a window in 10% of curves of 200 snapshots, and a decline of 0.4 nats that accelerates to the end
-    (quadratic) for an unfinished one. Raises ValueError for shapes that do not match, values that are not finite and
-    tokens that do not increase.
+    learning. Snapshots should be dense where the fall is early. Known weaknesses: an exponential fall of 0.45 nats from
+    the first snapshot on may be taken for a window, and a decline of 0.4 nats that accelerates to the end (quadratic)
+    for an unfinished one. Raises ValueError for shapes that do not match, values that are not finite and tokens that do
+    not increase.
     """
     time, curve = _checked(tokens, score)
     if len(time) < MINIMUM_SNAPSHOTS:
-        return None
-    kinds = (_bends(time, finished=True), _bends(time, finished=False))
-    return _detect(kinds, _without_outliers(curve), minimum_fall, contrast, evidence)
+        return ()
+    bends = Bends(time)
+    return _windows(bends, time, _fits(bends, _without_outliers(curve[None]), shape))[0]
 
 
-def _detect(
-    kinds: tuple[_Bends, _Bends], curve: Floats, minimum_fall: float, contrast: float, evidence: float
-) -> PhaseChange | None:
-    for bends in kinds:
-        window = _best(bends, curve, minimum_fall, contrast, evidence)
-        if window is not None:
-            return window
-    return None
+def detect(tokens: ArrayLike, score: ArrayLike, shape: Shape = Shape()) -> PhaseChange | None:  # noqa: B008
+    """The largest step, or None."""
+    return next(iter(steps(tokens, score, shape)), None)
 
 
 def interval(
@@ -217,75 +229,110 @@ def interval(
     *,
     resamples: int = 200,
     seed: int = 0,
-    minimum_fall: float = 0.1,
-    contrast: float = 3.0,
-    evidence: float = 4.0,
+    shape: Shape = Shape(),  # noqa: B008
 ) -> Interval:
-    """The window and its 95% confidence interval by bootstrap over held-out examples.
+    """The windows of the mean curve, and how far they depend on the held-out chains, not on the seed of training.
 
-    tokens [snapshot]; scores [snapshot, unit]: the score of every example (or of whatever else was drawn independently)
-    at every snapshot, nats. Units are drawn with replacement, the same draw for all snapshots because the held-out set
-    is the same; each resample's mean curve goes through `detect`. Says how far the window depends on the examples, not
-    on the seed of training. Where the window is found in some resamples only, the limits are those of the ones in which
-    it is found: read them with `found_share`. A function of its arguments (numpy's PCG64 from `seed`).
+    tokens [snapshot]; scores [snapshot, unit]: the score of every chain (or of whatever else was drawn independently)
+    at every snapshot, nats. Chains are drawn with replacement, the same draw for all snapshots because the held-out set
+    is the same; each resample's mean curve goes through the rule. A resample without a step counts as a fall of 0 in
+    it; the edges of a step that fewer than 95% of resamples have are not given. Below 8 chains there are no resamples,
+    and what is found is undecided. A function of its arguments (numpy's PCG64 from `seed`).
     """
     time, matrix = _checked(tokens, scores)
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ValueError(f"scores must be [snapshot, unit] with at least one unit, not of shape {matrix.shape}")
-    windows: list[PhaseChange | None] = [None] * resamples
-    point = None
-    if len(time) >= MINIMUM_SNAPSHOTS:
-        kinds = (_bends(time, finished=True), _bends(time, finished=False))
-        units = matrix.shape[1]
+    units, nothing = matrix.shape[1], Estimate(0.0, units=CHAINS)
+    if len(time) < MINIMUM_SNAPSHOTS:
+        return Interval((), nothing, nothing, 0.0, "none")
+    bends = Bends(time)
+    (mean,) = _fits(bends, _without_outliers(matrix.mean(1)[None]), shape)
+    (point,) = _windows(bends, time, [mean])
+    if units >= FEWEST_UNITS:
         draws = np.random.default_rng(seed).multinomial(units, np.full(units, 1.0 / units), size=resamples)
-        point = _detect(kinds, _without_outliers(matrix.mean(1)), minimum_fall, contrast, evidence)
         curves = _without_outliers(draws @ matrix.T / units)  # [resample, snapshot]
-        windows = [_detect(kinds, curve, minimum_fall, contrast, evidence) for curve in curves]
-    found = [window for window in windows if window is not None]
+        again = _windows(bends, time, _fits(bends, curves, shape, mean))
+        found_share = sum(map(bool, again)) / resamples if resamples else math.nan
+    else:
+        again, found_share = [], math.nan
+
+    def total(name: str) -> Estimate:
+        draws = [sum(getattr(window, name) for window in windows) for windows in again]
+        return from_resamples(sum(getattr(window, name) for window in point), draws, units)
+
+    def one(window: PhaseChange) -> Step:
+        same = [_overlapping(window, windows) for windows in again]
+        edges = [
+            from_resamples(getattr(window, name), [getattr(w, name) if w else math.nan for w in same], units)
+            for name in ("start_tokens", "end_tokens")
+        ]
+        sizes = [
+            from_resamples(getattr(window, name), [getattr(w, name) if w else 0.0 for w in same], units)
+            for name in ("fall", "share")
+        ]
+        return Step(window, *edges, *sizes)
+
     return Interval(
-        window=point,
-        start_tokens=percentiles([window.start_tokens for window in found]),
-        end_tokens=percentiles([window.end_tokens for window in found]),
-        fall=percentiles([window.fall for window in found]),
-        share=percentiles([window.share for window in found]),
-        found_share=len(found) / resamples if resamples else float("nan"),
+        tuple(map(one, point)), total("fall"), total("share"), found_share, decided(found_share, bool(point))
     )
 
 
-def percentiles(values: ArrayLike) -> tuple[float, float]:
-    """95% percentile interval of the finite values [resample]; nan where there are none."""
-    finite = np.asarray(values, dtype=np.float64)
-    finite = finite[np.isfinite(finite)]
-    if not len(finite):
-        return float("nan"), float("nan")
-    low, high = np.percentile(finite, (2.5, 97.5))
-    return float(low), float(high)
+def decided(found_share: float, found: bool) -> str:
+    """window | none | undecided, from the share of resamples with a window; nan (too few chains) decides nothing."""
+    if math.isnan(found_share):
+        return "undecided" if found else "none"
+    if found_share <= 1 - SURE + 1e-9:
+        return "none"
+    return "window" if found_share >= SURE and found else "undecided"
 
 
-def row(result: Interval, score_kind: str) -> dict[str, float | bool | str]:
-    """One row of tables/phase_change.csv; the window's own fields are nan where there is none.
+def _overlapping(window: PhaseChange, others: tuple[PhaseChange, ...]) -> PhaseChange | None:
+    """The one of the others that shares the most of training with a window."""
 
-    score_kind says which score the curve was: 'exact' (index 500 less index 50) or 'windowed'.
-    """
-    nan = float("nan")
-    window = result.window
+    def shared(other: PhaseChange) -> float:
+        return min(window.end_tokens, other.end_tokens) - max(window.start_tokens, other.start_tokens)
+
+    best = max(others, key=shared, default=None)
+    return best if best and shared(best) > 0 else None
+
+
+def row(step: Step, found: Interval, score_kind: str) -> dict[str, float | bool | str]:
+    """One row of tables/phase_change.csv. score_kind: 'exact' (index 500 less index 50) or 'windowed'."""
+    window = step.window
     return {
-        "start_tokens": window.start_tokens if window else nan,
-        "end_tokens": window.end_tokens if window else nan,
-        "start_low": result.start_tokens[0],
-        "start_high": result.start_tokens[1],
-        "end_low": result.end_tokens[0],
-        "end_high": result.end_tokens[1],
-        "fall": window.fall if window else nan,
-        "fall_low": result.fall[0],
-        "fall_high": result.fall[1],
-        "share": window.share if window else nan,
-        "share_low": result.share[0],
-        "share_high": result.share[1],
-        "score_before": window.score_before if window else nan,
-        "score_after": window.score_after if window else nan,
-        "finished": window.finished if window else False,
-        "found_share": result.found_share,
+        "start_tokens": window.start_tokens,
+        "end_tokens": window.end_tokens,
+        "start_low": step.start_tokens.low,
+        "start_high": step.start_tokens.high,
+        "end_low": step.end_tokens.low,
+        "end_high": step.end_tokens.high,
+        "fall": window.fall,
+        "fall_low": step.fall.low,
+        "fall_high": step.fall.high,
+        "share": window.share,
+        "share_low": step.share.low,
+        "share_high": step.share.high,
+        "score_before": window.score_before,
+        "score_after": window.score_after,
+        "finished": window.finished,
+        "found_share": found.found_share,
+        "score_kind": score_kind,
+        "decision": found.decision,
+    }
+
+
+def total_row(found: Interval, score_kind: str) -> dict[str, float | int | str]:
+    """The row of tables/phase_change_total.csv: all steps together, and whether there is a window at all."""
+    return {
+        "decision": found.decision,
+        "found_share": found.found_share,
+        "steps": len(found.steps),
+        "fall": found.fall.value,
+        "fall_low": found.fall.low,
+        "fall_high": found.fall.high,
+        "share": found.share.value,
+        "share_low": found.share.low,
+        "share_high": found.share.high,
         "score_kind": score_kind,
     }
 
@@ -311,15 +358,37 @@ def onset(tokens: ArrayLike, curve: ArrayLike, *, minimum_rise: float = 0.1) -> 
     return float(time[earlier] + part * (time[later] - time[earlier]))
 
 
-def onset_resamples(tokens: ArrayLike, units: ArrayLike, resamples: int = 200, seed: int = 0) -> Floats:
-    """The onset of the mean curve of each bootstrap resample of the units, [resample]; nan where one has none.
+def onset_estimate(tokens: ArrayLike, units: ArrayLike, *, minimum_rise: float = 0.1) -> tuple[Estimate, float]:
+    """The onset of the mean curve with its interval over units, and the share of resamples that have one.
 
-    tokens [snapshot]; units [snapshot, unit]. The draws depend on the number of units alone, so two runs measured on
-    the same units are resampled in pairs.
+    tokens [snapshot]; units [snapshot, unit].
     """
     matrix = np.asarray(units, dtype=np.float64)
+    again = onset_resamples(tokens, matrix, minimum_rise=minimum_rise)
+    value = onset(tokens, best(matrix.mean(1)), minimum_rise=minimum_rise)
+    found = float(np.isfinite(again).mean()) if len(again) else math.nan
+    return from_resamples(value, again, matrix.shape[1]), found
+
+
+def onset_resamples(
+    tokens: ArrayLike, units: ArrayLike, resamples: int = 200, seed: int = 0, *, minimum_rise: float = 0.1
+) -> Floats:
+    """The onset of the mean curve of each bootstrap resample of the units, [resample]; nan where one has none.
+
+    tokens [snapshot]; units [snapshot, unit], or [snapshot, unit, head]: the best head is then taken anew at every
+    snapshot of every resample. The draws depend on the number of units alone, so two runs measured on the same units
+    are resampled in pairs. No resamples below 8 units.
+    """
+    matrix = np.asarray(units, dtype=np.float64)
+    if matrix.shape[1] < FEWEST_UNITS:
+        return np.empty(0)
     draws = np.random.default_rng(seed).integers(0, matrix.shape[1], (resamples, matrix.shape[1]))
-    return np.array([onset(tokens, matrix[:, draw].mean(1)) for draw in draws])
+    return np.array([onset(tokens, best(matrix[:, draw].mean(1)), minimum_rise=minimum_rise) for draw in draws])
+
+
+def best(scores: Floats) -> Floats:
+    """[snapshot] as it is; of [snapshot, head] the best head at each snapshot."""
+    return scores if scores.ndim == 1 else scores.max(1)
 
 
 def _checked(tokens: ArrayLike, curve: ArrayLike) -> tuple[Floats, Floats]:
