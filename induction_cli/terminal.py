@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -133,3 +134,12 @@ class Display:
         else:
             at = f"{short(seen.tokens):>6} tokens  loss {seen.loss:.3f}  "
             self.console.print(f"{self.title}  {at}{self.numbers(seen)}", soft_wrap=True, highlight=False)
+
+
+def within_run(
+    low: float, high: float, written: Callable[[float], str] = "{:+.3f}".format, over: str = "chains"
+) -> str:
+    """An interval within a run, marked as one: '[+0.1, +0.2] over chains'; where there is none, that it is missing."""
+    if math.isnan(low):
+        return f"(too few {over} for an interval)"
+    return f"[{written(low)}, {written(high)}] over {over}"

@@ -20,7 +20,7 @@ from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
 from induction_cli.mechanism import ideal_head
 from induction_cli.mechanism.examples import Examples, ratio_interval
-from induction_cli.mechanism.ideal_head import IDEAL, Ideal, golden_section, ideal_rows, losses_when, replacements
+from induction_cli.mechanism.ideal_head import IDEAL, Ideal, ideal_rows, losses_when, replacements
 from induction_cli.mechanism.term_importance import frozen_run, path_losses, path_tables
 from induction_cli.models.protocol import Patch
 from induction_cli.models.transformer import Transformer
@@ -291,10 +291,6 @@ def test_scales_are_fitted_on_other_examples(built, repeats, heads, monkeypatch)
     monkeypatch.setattr(ideal_head, "fitted_scale", lambda model, examples, *_: seen.append(examples.tokens) or 1.0)
     ideal_rows(built, repeats, replacements(heads[["layer", "head", "head_type"]], n_controls=0), AT)
     assert seen and all(torch.equal(tokens, repeats.tokens[::2]) for tokens in seen)
-
-
-def test_golden_section_finds_the_valley():
-    assert golden_section(lambda x: (x - 0.7) ** 2, -3, 3, steps=30) == pytest.approx(0.7, abs=1e-4)
 
 
 def test_share_of_nothing_is_no_share():

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from induction_cli import cli
 from induction_cli.config import CompareConfig, ConfigError, ModelConfig, TrainConfig
 from induction_cli.evidence import compare
-from induction_cli.measures.intervals import resamples
 from induction_cli.measures.trend import likeness, log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.run_dir import RunDir, RunError
@@ -117,18 +116,19 @@ def test_log_slope_of_a_logarithm_is_its_factor():
 
 
 def test_spread_is_largest_less_smallest_and_what_all_share_cancels():
-    shared = torch.tensor([3.0, -1.0, 10.0, 0.5, 2.0]).double()
+    shared = torch.tensor([3.0, -1.0, 10.0, 0.5, 2.0, 7.0, 1.0, -4.0]).double()
     values = torch.stack((shared, shared + 0.1, shared - 0.2))
-    assert spread(values, resamples(5)) == pytest.approx((0.3,) * 3)
+    assert tuple(spread(values)) == pytest.approx((0.3,) * 3)
+    assert math.isnan(spread(values[:, :7]).low)  # too few chains
 
 
 def test_likeness_is_pearson_over_examples_and_resamples_groups():
-    a = torch.tensor([1.0, 2.0, 3.0, 4.0, 7.0])
-    b = torch.tensor([2.0, 1.0, 4.0, 3.0, 9.0])
-    value, low, high = likeness(a, b, 2, resamples(3))
-    assert value == pytest.approx(np.corrcoef(a, b)[0, 1]) and low <= value <= high
-    assert likeness(a, 5 - 2 * a, 2, resamples(3))[0] == pytest.approx(-1)
-    assert likeness(a, b + 100, 2, resamples(3))[0] == pytest.approx(value)
+    a = torch.tensor([1.0, 2.0, 3.0, 4.0, 7.0, 5.0, 6.0, 2.0, 0.0, 3.0, 4.0, 8.0, 9.0, 1.0, 2.0])
+    b = torch.tensor([2.0, 1.0, 4.0, 3.0, 9.0, 5.0, 5.0, 3.0, 1.0, 2.0, 5.0, 7.0, 8.0, 2.0, 1.0])
+    value, low, high = likeness(a, b, 2)
+    assert value == pytest.approx(np.corrcoef(a, b)[0, 1]) and low < value < high
+    assert likeness(a, 5 - 2 * a, 2).value == pytest.approx(-1)
+    assert likeness(a, b + 100, 2).value == pytest.approx(value)
 
 
 # ------------------------------------------------------------------------------------------------ tables

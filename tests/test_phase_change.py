@@ -7,16 +7,17 @@ import time
 import numpy as np
 import pytest
 
+from induction_cli.evaluation.rows import change_rows, window_row
 from induction_cli.measures.phase_change import (
     MINIMUM_SNAPSHOTS,
     decided,
     detect,
+    earlier,
+    first_passage,
     interval,
     onset,
     onset_estimate,
-    row,
     steps,
-    total_row,
 )
 
 TOTAL = 5e6
@@ -274,12 +275,12 @@ def test_row_has_the_columns_of_the_table():
     ]
     tokens = even(40)
     result = interval(tokens, examples(tokens, logistic(tokens, 0.5, 0.05), units=300), resamples=30)
-    with_window = row(result.steps[0], result, "windowed")
+    with_window = window_row(result.steps[0], result, "windowed")
     assert list(with_window) == columns
     assert with_window["start_low"] <= with_window["start_tokens"] <= with_window["start_high"]
     assert with_window["score_kind"] == "windowed" and with_window["finished"] is True
     assert with_window["decision"] == "window"
-    nothing = total_row(interval(tokens, np.zeros((40, 8))), "exact")
+    nothing = change_rows(interval(tokens, np.zeros((40, 8))), "exact").iloc[0]
     assert nothing["decision"] == "none" and nothing["steps"] == 0 and nothing["fall"] == 0.0
 
 
@@ -422,3 +423,22 @@ def test_the_best_head_is_taken_anew_at_every_snapshot():
     assert tuple(estimate) == pytest.approx((2 + 0.35 / 0.6,) * 3) and found == 1.0
     alone, _ = onset_estimate(tokens, units[:, :, 1])
     assert alone.value == pytest.approx(7.5)
+
+
+def test_first_passage_of_a_level():
+    assert first_passage([0, 10, 20], [0.0, -0.1, -0.3], -0.2) == pytest.approx(15.0)
+    assert first_passage([0, 10, 20], [0.0, -0.1, -0.1], -0.1) == pytest.approx(10.0)
+    assert np.isnan(first_passage([0, 10], [0.0, -0.1], -0.2)) and np.isnan(first_passage([0, 10], [-0.3, -0.4], -0.2))
+
+
+def test_one_level_for_both_arms():
+    """The smeared arm falls twice as deep, at the same pace: it passes the level of the twin earlier."""
+    tokens = np.linspace(0, 100, 21)
+    twin = -0.4 * np.clip((tokens - 40) / 40, 0, 1)
+    smeared = -0.8 * np.clip((tokens - 40) / 40, 0, 1)
+    arms = [np.repeat(curve[:, None], 8, axis=1) for curve in (smeared, twin)]
+    ratio = earlier(tokens, arms[0], tokens, arms[1])
+    assert tuple(ratio) == pytest.approx((50 / 60,) * 3)
+    assert np.isnan(earlier(tokens, 0 * arms[0], tokens, arms[1]).value)  # never falls as far
+    assert np.isnan(earlier(tokens, arms[0], tokens, 0.1 * arms[1]).value)  # the twin does not fall
+    assert np.isnan(earlier(tokens, arms[0][:, :3], tokens, arms[1][:, :3]).low)  # too few chains

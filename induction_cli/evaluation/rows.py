@@ -51,7 +51,7 @@ def derivative_rows(by_index: pd.DataFrame) -> pd.DataFrame:
 
 
 def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = CHAIN) -> pd.DataFrame:
-    """by_chain.csv, what intervals resample: windowed score, loss, and slope = d loss / d ln(index) over 100 to 500.
+    """by_chain.csv, what intervals are over: windowed score, loss, and slope = d loss / d ln(index) over 100 to 500.
 
     Where the indices of the score lie lower or closer together, so does the slope's first one: at least two are left.
     """
@@ -63,11 +63,65 @@ def chain_rows(losses: Tensor, at: dict, config: EvaluationConfig, chain: int = 
     return pd.DataFrame({**at, "chain": range(-(-len(losses) // chain)), **means})
 
 
-def window_rows(by_chain: pd.DataFrame) -> pd.DataFrame:
-    """phase_change.csv: the window of the windowed score with its interval over chains; no row where there is none."""
+def change_of(by_chain: pd.DataFrame) -> phase_change.Interval:
+    """The phase change of the windowed score in by_chain.csv, with its intervals over chains."""
     scores = by_chain.pivot(index="tokens", columns="chain", values="in_context_learning_score")
-    found = phase_change.interval(scores.index.to_numpy(float), scores.to_numpy())
-    return pd.DataFrame([phase_change.row(found, "windowed")]).dropna(subset="start_tokens")
+    return phase_change.interval(scores.index.to_numpy(float), scores.to_numpy())
+
+
+def window_rows(found: phase_change.Interval, score_kind: str = "windowed") -> pd.DataFrame:
+    """phase_change.csv: a row a step, the largest first; no row where there is none."""
+    rows = [window_row(step, found, score_kind) for step in found.steps if found.decision != "none"]
+    return pd.DataFrame(rows, columns=WINDOW)
+
+
+WINDOW = [
+    *("start_tokens", "end_tokens", "start_low", "start_high", "end_low", "end_high", "fall", "fall_low", "fall_high"),
+    *("share", "share_low", "share_high", "score_before", "score_after", "finished", "found_share", "score_kind"),
+    "decision",
+]
+
+
+def window_row(step: phase_change.Step, found: phase_change.Interval, score_kind: str) -> dict[str, float | bool | str]:
+    """One row of tables/phase_change.csv. score_kind: 'exact' (index 500 less index 50) or 'windowed'."""
+    window = step.window
+    return {
+        "start_tokens": window.start_tokens,
+        "end_tokens": window.end_tokens,
+        "start_low": step.start_tokens.low,
+        "start_high": step.start_tokens.high,
+        "end_low": step.end_tokens.low,
+        "end_high": step.end_tokens.high,
+        "fall": window.fall,
+        "fall_low": step.fall.low,
+        "fall_high": step.fall.high,
+        "share": window.share,
+        "share_low": step.share.low,
+        "share_high": step.share.high,
+        "score_before": window.score_before,
+        "score_after": window.score_after,
+        "finished": window.finished,
+        "found_share": found.found_share,
+        "score_kind": score_kind,
+        "decision": found.decision,
+    }
+
+
+def change_rows(found: phase_change.Interval, score_kind: str = "windowed") -> pd.DataFrame:
+    """phase_change_total.csv, one row: all steps together, and whether there is a window at all."""
+    row = {
+        "decision": found.decision,
+        "found_share": found.found_share,
+        "steps": len(found.steps),
+        "fall": found.fall.value,
+        "fall_low": found.fall.low,
+        "fall_high": found.fall.high,
+        "share": found.share.value,
+        "share_low": found.share.low,
+        "share_high": found.share.high,
+        "score_kind": score_kind,
+    }
+    return pd.DataFrame([row])
 
 
 def score_rows(scores: dict[str, Tensor], at: dict) -> pd.DataFrame:

@@ -34,7 +34,7 @@ from induction_cli.plots.training import head_scores_over_tokens
 from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.runs.tensors import read_tensors, write_tensors
-from induction_cli.terminal import say
+from induction_cli.terminal import say, within_run
 
 SIZES = ("n_examples", "batch_size", "random_tokens", "draws", "n_ctx")
 TIED_TO_THE_RESULT = ("kinds", "heads", "early_index", "late_index", "seed", *SIZES)
@@ -180,7 +180,7 @@ class Sweep:
     room: RunDir
     config: AblateConfig
     columns: Columns
-    chain: int  # neighbouring examples that share tokens; intervals resample chains
+    chain: int  # neighbouring examples that share tokens; intervals are over chains
     chosen: list[Moment]
     parts: Path
     types: pd.DataFrame
@@ -372,7 +372,7 @@ def show(source: Source, room: RunDir, config: AblateConfig) -> None:
             row = heads.iloc[0]
             console.print(
                 f"{source.name}, {kind}: without {config.heads} the in-context learning score changes by "
-                f"{row.in_context_learning_change:+.3f} nats [{row.low:+.3f}, {row.high:+.3f}], "
+                f"{row.in_context_learning_change:+.3f} nats {within_run(row.low, row.high)}, "
                 f"the loss by {row.loss_change:+.3f}",
                 highlight=False,
                 soft_wrap=True,
@@ -382,8 +382,7 @@ def show(source: Source, room: RunDir, config: AblateConfig) -> None:
         correlated = room.table("correlations").set_index("kind").loc[kind]
         console.print(
             f"{source.name}, {kind}: {count(n_induction)} {share:.0%} of the positive changes; "
-            f"rank correlation with prefix matching {correlated.rank_correlation:+.2f} "
-            f"[{correlated.low:+.2f}, {correlated.high:+.2f}]",
+            f"rank correlation with prefix matching {correlated.rank_correlation:+.2f}",
             highlight=False,
             soft_wrap=True,
         )
@@ -391,10 +390,9 @@ def show(source: Source, room: RunDir, config: AblateConfig) -> None:
         for name, rows in sets.groupby("set"):
             values = rows.in_context_learning_change
             said = (
-                f"{values.mean():+.3f} nats, 95% of {len(rows)} sets within "
-                f"[{values.quantile(0.025):+.3f}, {values.quantile(0.975):+.3f}]"
+                f"{values.mean():+.3f} nats, {len(rows)} sets from {values.min():+.3f} to {values.max():+.3f}"
                 if name == "random"
-                else f"{values.iloc[0]:+.3f} nats [{rows.low.iloc[0]:+.3f}, {rows.high.iloc[0]:+.3f}]"
+                else f"{values.iloc[0]:+.3f} nats {within_run(rows.low.iloc[0], rows.high.iloc[0])}"
             )
             console.print(
                 f"  all {name} heads together: {said}".replace("all random", "as many random other"),

@@ -21,7 +21,7 @@ from torch import Tensor
 from induction_cli.config import ClassifyConfig
 from induction_cli.device import choose_threads
 from induction_cli.measures import phase_change
-from induction_cli.measures.intervals import mean_interval
+from induction_cli.measures.intervals import over_seeds
 from induction_cli.minimal import classify_network, nested_logits, replicas, two_parameter
 from induction_cli.minimal.classify_data import Batches, Sequences, draw_classes, evaluation_sets, random_stream
 from induction_cli.minimal.classify_measures import PROGRESS, measure
@@ -50,7 +50,7 @@ DEFINITIONS = {
     "relative": "onset / onset of in_context, mean over seeds",
     "rise": "final in-context accuracy (two parameters: probability) less the first",
     "share": f"largest part of the rise within {STRETCH:g} of training; 0 where the rise is below {LEAST_RISE:g}",
-    "intervals": "95%, bootstrap over seeds",
+    "intervals": "95%, Student's t over seeds",
 }
 
 
@@ -194,9 +194,7 @@ def event_rows(onsets: pd.DataFrame) -> pd.DataFrame:
         for event in steps:
             row = {"system": system, "event": event, "seeds": int(steps[event].notna().sum())}
             for name, values in (("step", steps[event]), ("relative", steps[event] / steps["in_context"])):
-                units = torch.tensor(values.dropna().to_numpy())
-                low, high = mean_interval(units)
-                row |= {name: values.mean(), f"{name}_low": low.item(), f"{name}_high": high.item()}
+                row |= over_seeds(values).columns(name)
             rows.append(row)
     return pd.DataFrame(rows).sort_values(["system", "step"], ignore_index=True)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from induction_cli.config import CompareConfig, ConfigError, ModelConfig, ScoreConfig, TrainConfig
 from induction_cli.evidence.pertoken_pca import unique_names
 from induction_cli.measures import phase_change
-from induction_cli.measures.intervals import correlation, mean_interval, resamples
+from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.measures.trend import log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.results import tables_behind, writing
@@ -391,7 +391,9 @@ def continuity_rows(table: pd.DataFrame) -> pd.DataFrame:
         models = (models[models.comparable] if quantity.endswith("loss") else models).dropna(subset=[quantity, size])
         x, y = (torch.tensor(models[name].to_numpy(float)) for name in (size, quantity))
         low, high = (models[quantity].agg(end) if len(models) else math.nan for end in ("min", "max"))
-        rows.append([quantity, size, len(models), *correlation(x, y, ranks=True), low, high, high - low])
+        rows.append(
+            [quantity, size, len(models), *correlation(x, y, ranks=True, units="models"), low, high, high - low]
+        )
     columns = ["quantity", "size", "models", "rank_correlation", "low", "high", "smallest", "largest", "spread"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -411,8 +413,7 @@ def spread_rows(table: pd.DataFrame, models: list[Compared]) -> pd.DataFrame:
                 curves = [(of[row.run].by_chain(), getattr(row, edge)) for row in runs.itertuples()]
                 at = [curve.iloc[np.abs(curve.index - tokens).argmin()].to_numpy() for curve, tokens in curves]
                 values = torch.tensor(np.stack(at))
-                found = spread(values, resamples(values.shape[1]))
-                rows.append([int(seed), when, " ".join(runs.run), len(runs), *found])
+                rows.append([int(seed), when, " ".join(runs.run), len(runs), *spread(values)])
     return pd.DataFrame(rows, columns=["seed", "when", "runs", "models", "spread", "low", "high"])
 
 

@@ -17,15 +17,15 @@ from induction_cli.config import PertokenPcaConfig
 from induction_cli.data import CHAIN, Corpus, held_out_windows, open_corpus
 from induction_cli.device import choose_device, choose_threads
 from induction_cli.evaluation.scores import load_snapshot, losses_at
-from induction_cli.measures.intervals import group_means, resamples
-from induction_cli.measures.trajectory import angle, principal_components, random_columns, turn
+from induction_cli.measures.intervals import FEWEST_UNITS, from_resamples, group_means, resamples
+from induction_cli.measures.trajectory import angle, principal_components, random_columns, sharpest_turn, turn
 from induction_cli.measures.trend import likeness
 from induction_cli.page.traces import trace_page
 from induction_cli.plots.pertoken_pca import pertoken_pca as draw_paths
 from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.runs.tensors import tensor_hash
-from induction_cli.terminal import say
+from induction_cli.terminal import say, within_run
 
 
 def comparable(runs: list[RunDir]) -> None:
@@ -72,15 +72,17 @@ def window_of(run: RunDir) -> tuple[int, int] | None:
 
 
 def turn_row(name: str, vectors: Tensor, directions: Tensor, centre: Tensor, window: tuple[int, int]) -> dict:
-    """Row of turns.csv: the turn across the window in the plane, with its interval over chains of examples."""
+    """Row of turns.csv: the sharpest turn at the window in the plane, with its interval over chains of examples."""
     path = (vectors.double() - centre) @ directions.T
-    found = turn(path, *window)
+    found = sharpest_turn(path, *window)
     # the plane stays; examples are drawn anew: coordinates are sums over examples, so over chains of them too
     products = (vectors.double() - centre)[:, None] * directions
     chains = group_means(products.permute(2, 0, 1), CHAIN) * CHAIN  # [chain, snapshot, component]
-    paths = torch.einsum("rc,csk->rsk", resamples(len(chains), 500).double() * len(chains), chains)
-    again = torch.tensor([turn(one, *window).degrees for one in paths])
-    low, high = np.nanpercentile(again.numpy(), [2.5, 97.5])
+    n, again = len(chains), []
+    if n >= FEWEST_UNITS:
+        paths = torch.einsum("rc,csk->rsk", resamples(n, 200).double() * n, chains)
+        again = [sharpest_turn(one, *window).degrees for one in paths]
+    _, low, high = from_resamples(found.degrees, again, n)
     others = found.elsewhere.numpy()
     return {
         "run": name,
@@ -115,8 +117,7 @@ def turn_pair_rows(vectors: dict[str, Tensor], bounds: dict[str, tuple[int, int]
     pairs = [("turn", a, b, changed[b]) for a, b in itertools.combinations(changed, 2)]
     still = [name for name in bounds if name not in changed]
     pairs += [("control", a, b, changed[a]) for a in changed for b in still if len(vectors[a]) == len(vectors[b])]
-    draws = resamples(-(-len(next(iter(vectors.values()))[0]) // CHAIN))
-    rows = [[kind, a, b, *likeness(bent(a, changed[a]), bent(b, window), CHAIN, draws)] for kind, a, b, window in pairs]
+    rows = [[kind, a, b, *likeness(bent(a, changed[a]), bent(b, window), CHAIN)] for kind, a, b, window in pairs]
     return pd.DataFrame(rows, columns=["kind", "run", "other", "correlation", "low", "high"])
 
 
@@ -229,8 +230,8 @@ def show(room: RunDir, turns: list[dict], shares: Tensor) -> None:
             else "nowhere else to compare"
         )
         console.print(
-            f"{row['run']}: turns by {row['degrees']:.0f} degrees [{row['low']:.0f}, {row['high']:.0f}] "
-            f"across the phase change; {elsewhere}",
+            f"{row['run']}: turns by {row['degrees']:.0f} degrees {within_run(row['low'], row['high'], '{:.0f}'.format)} "
+            f"at the phase change; {elsewhere}",
             highlight=False,
             soft_wrap=True,
             markup=False,

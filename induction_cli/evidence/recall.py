@@ -7,6 +7,7 @@ context and the language disagree.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from induction_cli.config import RecallConfig, RecallNetworkConfig
 from induction_cli.data import open_documents
 from induction_cli.device import choose_threads
-from induction_cli.measures.intervals import correlation, mean_interval
+from induction_cli.measures.intervals import correlation, over_seeds
 from induction_cli.measures.phase_change import onset
 from induction_cli.minimal import recall_memory as memory
 from induction_cli.minimal import replicas
@@ -336,11 +337,12 @@ def draw(room: RunDir, config: RecallConfig) -> None:
 
 def said(values: pd.Series, digits: int = 2) -> str:
     """Mean over seeds and its interval, or from fewer than five all of them."""
-    numbers = torch.tensor(values.to_numpy(float))
-    if len(numbers) < 5:
-        return ", ".join(f"{value:.{digits}f}" for value in numbers.tolist())
-    low, high = mean_interval(numbers)
-    return f"{numbers.mean().item():.{digits}f} [{low.item():.{digits}f}, {high.item():.{digits}f}]"
+    if len(values) < 5:
+        return ", ".join(f"{value:.{digits}f}" for value in values)
+    value, low, high = over_seeds(values)
+    if math.isnan(low):  # all seeds say the same
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def show(room: RunDir, config: RecallConfig) -> None:

@@ -17,7 +17,10 @@ from induction_cli.config import EvaluationConfig, ScoreConfig
 from induction_cli.data import open_corpus
 from induction_cli.device import choose_threads
 from induction_cli.evaluation.rows import (
+    WINDOW,
     chain_rows,
+    change_of,
+    change_rows,
     composition_rows,
     derivative_rows,
     head_types,
@@ -39,7 +42,7 @@ from induction_cli.evaluation.sources import Source, revision_row, sources_of, w
 from induction_cli.evidence import summary
 from induction_cli.measures import attention, phase_change
 from induction_cli.measures.copy_rule import copy_benefit
-from induction_cli.measures.intervals import correlation, mean_interval
+from induction_cli.measures.intervals import correlation
 from induction_cli.measures.loss_curve import bend, departure
 from induction_cli.measures.losses import in_context_learning_score
 from induction_cli.models.protocol import Model
@@ -70,9 +73,24 @@ DEFINITIONS = {
 }
 
 PLOTS_OVER_TIME = ("in_context_learning", "co_timing", "loss_by_index", "loss_derivative")
-OVER_TIME = ("events", "loss_bend", "before_after", "loss_derivative")  # tables that one snapshot does not give
+OVER_TIME = (
+    "phase_change_total",
+    "events",
+    "loss_bend",
+    "before_after",
+    "loss_derivative",
+)  # tables that one snapshot does not give
 SEEN = 20_000_000  # training tokens that the bigram model behind the copy rule is counted on, at most
-GATHERED = ("head_scores", "in_context_learning", "by_chain", "phase_change", "events", "loss_bend", "copy_benefit")
+GATHERED = (
+    "head_scores",
+    "in_context_learning",
+    "by_chain",
+    "phase_change",
+    "phase_change_total",
+    "events",
+    "loss_bend",
+    "copy_benefit",
+)
 
 
 def score_heads(model: Model, held_out: HeldOut, counts: Tensor, config: ScoreConfig) -> dict[str, Tensor]:
@@ -186,7 +204,7 @@ def correlation_rows(heads: pd.DataFrame) -> pd.DataFrame:
 
 def event_rows(by_chain: pd.DataFrame, sequences: pd.DataFrame) -> pd.DataFrame:
     """Rows of events.csv: onset (half of the final rise) of the best previous-token head, best induction head and the
-    in-context learning score, in tokens, with 95% bootstrap intervals over sequences or chains."""
+    in-context learning score, in tokens, with 95% intervals over sequences or chains within the run."""
     curves = {
         "in_context_learning": by_chain.pivot(index="tokens", columns="chain", values="in_context_learning_score"),
         **{
@@ -197,25 +215,26 @@ def event_rows(by_chain: pd.DataFrame, sequences: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for event, curve in curves.items():
         tokens, units = curve.index.to_numpy(float), curve.to_numpy()
-        onset = phase_change.onset(tokens, units.mean(1))
-        again = phase_change.onset_resamples(tokens, units)
-        low, high = phase_change.percentiles(again)
-        found = float(np.isfinite(again).mean())
-        rows.append({"event": event, "onset_tokens": onset, "low": low, "high": high, "found_share": found})
+        onset, found = phase_change.onset_estimate(tokens, units)
+        ends = {"onset_tokens": onset.value, "low": onset.low, "high": onset.high}
+        rows.append({"event": event, **ends, "found_share": found})
     return pd.DataFrame(rows).sort_values("onset_tokens")
 
 
 def bend_rows(by_chain: pd.DataFrame, windows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of loss_bend.csv: curvature of the loss over ln(tokens) at the window's opening and elsewhere."""
-    columns = ["inside", "outside", "difference", "low", "high"]
-    curve = by_chain.pivot(index="tokens", columns="chain", values="loss")
-    tokens, loss = torch.tensor(curve.index.to_numpy(float)), torch.tensor(curve.to_numpy(copy=True))
+    """Rows of loss_bend.csv: curvature of the loss over ln(tokens) at the opening of the largest step, and elsewhere.
+
+    Intervals are those of the fits: noise between snapshots, not between chains, is what a curvature suffers from.
+    """
+    ends = [f"{name}{end}" for name in ("inside", "outside") for end in ("_low", "_high")]
+    columns = ["inside", "outside", "difference", "low", "high", *ends]
+    loss = by_chain.groupby("tokens").loss.mean()
+    tokens, curve = torch.tensor(loss.index.to_numpy(float)), torch.tensor(loss.to_numpy(copy=True))
     rows = []
-    for window in windows.itertuples():
-        inside, outside = bend(tokens, loss, window.start_tokens, window.end_tokens)
-        low, high = mean_interval(inside - outside)
-        means = (inside.mean(), outside.mean(), (inside - outside).mean(), low, high)
-        rows.append([value.item() for value in means])
+    for window in windows[:1].itertuples():
+        found = bend(tokens, curve, window.start_tokens, window.end_tokens)
+        row = found.inside.columns("inside") | found.outside.columns("outside")
+        rows.append(row | dict(zip(("difference", "low", "high"), found.difference, strict=True)))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -268,13 +287,16 @@ def score_source(source: Source, config: ScoreConfig) -> dict[str, pd.DataFrame]
         tables["copy_benefit"] = pd.DataFrame([{"d_vocab": trained.model.d_vocab, **benefit}])
     else:
         tables["revisions"] = pd.DataFrame(revisions)
-    windows = window_rows(tables["by_chain"]) if len(snapshots) > 1 else pd.DataFrame(columns=["start_tokens"])
-    tables["phase_change"] = windows
+    windows = pd.DataFrame(columns=WINDOW)
     if len(snapshots) > 1:
+        change = change_of(tables["by_chain"])
+        windows = window_rows(change)
+        tables["phase_change_total"] = change_rows(change)
         tables["events"] = event_rows(tables["by_chain"], best_head_rows(sequences))
         tables["loss_bend"] = bend_rows(tables["by_chain"], windows)
         tables["before_after"] = before_after_rows(tables["loss_by_index"], windows)
         tables["loss_derivative"] = derivative_rows(tables["loss_by_index"])
+    tables["phase_change"] = windows
     return tables
 
 

@@ -20,7 +20,7 @@ from induction_cli.measures import phase_change
 from induction_cli.plots import smear as plots
 from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
-from induction_cli.terminal import plural, say
+from induction_cli.terminal import plural, say, within_run
 from induction_cli.words import short
 
 RESUMABLE = {"device", "threads", "compile", "data.cache_dir"}  # may change while a run is under way
@@ -100,29 +100,27 @@ def label(run: RunDir) -> dict[str, object]:
     return {"run": run.name, "n_layers": trained.model.n_layers, "seed": trained.seed, "keys": kind}
 
 
-def onsets(run: RunDir) -> tuple[float, np.ndarray]:
-    """Onset of the in-context learning score in tokens, and those of resamples of the chains, paired within a pair."""
+def curves_by_chain(run: RunDir) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens [snapshot], in-context learning score [snapshot, chain])."""
     curve = run.table("by_chain").pivot(index="tokens", columns="chain", values="in_context_learning_score")
-    tokens, units = curve.index.to_numpy(float), curve.to_numpy()
-    return phase_change.onset(tokens, units.mean(1)), phase_change.onset_resamples(tokens, units)
+    return curve.index.to_numpy(float), curve.to_numpy()
 
 
 def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """onsets.csv, a row per run, and shifts.csv: onset smeared / vanilla of each pair, with paired intervals."""
+    """onsets.csv, a row per run, and shifts.csv, a row per pair: smeared / vanilla tokens at which the score first
+    passes half of the vanilla twin's fall, one level for both arms. Intervals over chains, paired within a pair."""
     rows, shifts, found = [], [], {}
     for run in runs:
-        who, (value, again) = label(run), onsets(run)
-        low, high = phase_change.percentiles(again)
-        windows = run.table("phase_change")
-        place = {"path": os.path.relpath(run.path, out_dir)}
-        rows.append({**who, "onset_tokens": value, "low": low, "high": high, "phase_change": len(windows) > 0, **place})
-        found[who["n_layers"], who["seed"], who["keys"]] = (value, again)
-    for (depth, seed, keys), (value, again) in found.items():
+        who, curves = label(run), curves_by_chain(run)
+        onset, _ = phase_change.onset_estimate(*curves)
+        ends = {"onset_tokens": onset.value, "low": onset.low, "high": onset.high}
+        windows, place = run.table("phase_change"), {"path": os.path.relpath(run.path, out_dir)}
+        rows.append({**who, **ends, "phase_change": len(windows) > 0, **place})
+        found[who["n_layers"], who["seed"], who["keys"]] = curves
+    for (depth, seed, keys), smeared in found.items():
         if keys == "smeared" and (depth, seed, "vanilla") in found:
-            other, other_again = found[depth, seed, "vanilla"]
-            n = min(len(again), len(other_again))
-            low, high = phase_change.percentiles(again[:n] / other_again[:n])
-            shifts.append({"n_layers": depth, "seed": seed, "ratio": value / other, "low": low, "high": high})
+            ratio = phase_change.earlier(*smeared, *found[depth, seed, "vanilla"])
+            shifts.append({"n_layers": depth, "seed": seed, "ratio": ratio.value, "low": ratio.low, "high": ratio.high})
     return pd.DataFrame(rows), pd.DataFrame(shifts, columns=["n_layers", "seed", "ratio", "low", "high"])
 
 
@@ -176,12 +174,12 @@ def show(onset_table: pd.DataFrame, shifts: pd.DataFrame, room: RunDir) -> None:
     console = Console()
     for row in onset_table.itertuples():
         name = f"{plural(row.n_layers, 'layer')}, seed {row.seed}, {row.keys}"
-        at = f"onset {short(row.onset_tokens)} tokens [{short(row.low)}, {short(row.high)}]"
+        at = f"onset {short(row.onset_tokens)} tokens {within_run(row.low, row.high, short)}"
         window = "" if row.phase_change else "; no window found"
         said = at + window if np.isfinite(row.onset_tokens) else "no phase change"
         say(f"{name:<32} {said}", console)
     for row in shifts[shifts.n_layers > 1].itertuples():
-        said = f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        said = f"{row.ratio:.2f} {within_run(row.low, row.high, '{:.2f}'.format)}"
         name = f"{row.n_layers} layers, seed {row.seed}"
-        console.print(f"{name}: onset smeared / vanilla {said}", highlight=False, markup=False)
+        console.print(f"{name}: half of the vanilla fall, smeared / vanilla {said}", highlight=False, markup=False)
     say(f"plots   {relative(room.path / 'plots')}", console)

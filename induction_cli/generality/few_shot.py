@@ -13,7 +13,7 @@ from torch import Tensor
 from induction_cli.config import GeneralizeConfig
 from induction_cli.generality.probes import batches, padded, shown
 from induction_cli.generality.prompts import PatternPrompt
-from induction_cli.measures.intervals import mean_interval, resamples
+from induction_cli.measures.intervals import FEWEST_UNITS, Estimate, from_resamples, mean_interval, resamples
 from induction_cli.models.ablation import without_heads
 from induction_cli.models.protocol import Model, Patch
 
@@ -148,9 +148,13 @@ EFFECT = ("lost_induction", "lost_random", "difference", "low", "high", "beyond"
 def effect(clean: Tensor, induction: Tensor, random: Tensor) -> dict[str, float]:
     """What induction heads' removal costs beyond random heads': clean, induction [prompt], random [draw, prompt]."""
     lost, lost_random = clean - induction, clean - random
-    over_prompts, over_draws = resamples(len(clean)), resamples(len(random), seed=1)
-    differences = over_prompts @ lost - torch.einsum("rd,dp,rp->r", over_draws, lost_random, over_prompts)
-    low, high = torch.quantile(differences, torch.tensor([0.025, 0.975])).tolist()
+    fewest = min(len(clean), len(random))
+    value = (lost.mean() - lost_random.mean()).item()
+    found = Estimate(value)
+    if fewest >= FEWEST_UNITS:
+        over_prompts, over_draws = resamples(len(clean)), resamples(len(random), seed=1)
+        again = over_prompts @ lost - torch.einsum("rd,dp,rp->r", over_draws, lost_random, over_prompts)
+        found = from_resamples(value, again.numpy(), fewest, "prompts and draws")
     beyond = (lost_random.mean(1) < lost.mean()).float().mean()
-    values = (lost.mean(), lost_random.mean(), lost.mean() - lost_random.mean(), low, high, beyond, len(random))
+    values = (lost.mean(), lost_random.mean(), *found, beyond, len(random))
     return {name: float(value) for name, value in zip(EFFECT, values, strict=True)}

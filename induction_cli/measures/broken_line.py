@@ -1,8 +1,8 @@
 """Broken lines with falls in them: the least-squares fits behind the phase change (phase_change.py has the rule).
 
 A curve over time (0 to 1) is a continuous line that bends at snapshots. Two bends, or one and the end of training, make
-one fall; more falls are fitted together. Curves are fitted many at a time: curves [curve, snapshot], bends [curve, bend]
-(indices of snapshots, in order), and a row that has no answer has bends of -1.
+one fall; more falls are fitted together. Curves are fitted many at a time: curves [curve, snapshot], bends
+[curve, bend] (indices of snapshots, in order), and a row that has no answer has bends of -1.
 """
 
 from __future__ import annotations
@@ -129,10 +129,14 @@ class Bends:
         """Coarse places of four bends [quadruple, 4], and the inverses of their normal equations."""
         places = np.unique(np.linspace(MARGIN, self.count - 1 - MARGIN, COARSE).round().astype(np.intp))
         some = np.array(list(itertools.combinations(places, 4)), dtype=np.intp).reshape(-1, 4)
-        return some, np.linalg.inv(self.gram[some[:, :, None], some[:, None, :]])
+        inverse = np.linalg.inv(self.gram[some[:, :, None], some[:, None, :]]).astype(np.float64)
+        return some, inverse
 
     def two_falls(self, curves: Floats, shape: Shape) -> Integers:
-        """Two falls with a stretch between them that is less steep than either, coarsely placed (half the contrast will do) and then moved."""
+        """Two falls with a stretch between them that is less steep than either.
+
+        Coarsely placed, where half the contrast will do, and then moved.
+        """
         some, inverse = self.quadruples
         found = np.full((len(curves), 4), -1, dtype=np.intp)
         for i, curve in enumerate(curves if len(some) else ()):
@@ -283,7 +287,7 @@ def logistic(time: Floats, curves: Floats, centre: Floats, scale: Floats, drift:
 
 
 def _solve(columns: Floats, curves: Floats) -> Floats:
-    """Least squares of each curve [curve, snapshot] on its own columns [curve, column, snapshot]; a trace of a ridge."""
+    """Least squares of each curve on its own columns [curve, column, snapshot], with a trace of a ridge."""
     normal = columns @ columns.transpose(0, 2, 1)
     ridge = 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(columns.shape[1])
     return np.linalg.solve(normal + ridge, columns @ curves[:, :, None])[:, :, 0]

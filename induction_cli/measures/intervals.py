@@ -1,7 +1,7 @@
 """How far off a number may be: 95% intervals, each over units that are named.
 
-Seeds are what verdicts count: Student's t over at least three, on the scale of the claim (`over_seeds`), or the share of
-seeds that say yes (`share_of_seeds`). Chains of held-out text within a run are shown beside its numbers and decide
+Seeds are what verdicts count: Student's t over at least three, on the scale of the claim (`over_seeds`), or the share
+of seeds that say yes (`share_of_seeds`). Chains of held-out text within a run are shown beside its numbers and decide
 nothing: Student's t again, and none below FEWEST_UNITS of them. A statistic whose error has no formula takes the
 standard deviation of bootstrap resamples for it. Percentiles of resamples are never an interval: of few units they
 cover far less than they say (50% at 2 units, 75% at 3, 92% at 16). Heads of a model are no unit: they share a seed.
@@ -193,7 +193,8 @@ def correlation(x: ArrayLike, y: ArrayLike, ranks: bool = False, units: str = ""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if len(a) < 3 or coincide(a) or coincide(b):
         return Estimate(math.nan, units=units)
-    value = float((stats.spearmanr if ranks else stats.pearsonr)(a, b).statistic)
+    found = stats.spearmanr(a, b) if ranks else stats.pearsonr(a, b)
+    value = float(found.statistic)
     if not units or len(a) < ITEMS or abs(value) >= 1:
         return Estimate(value, units=units)
     half = stats.norm.ppf((1 + LEVEL) / 2) * math.sqrt((1.06 if ranks else 1.0) / (len(a) - 3))

@@ -16,11 +16,11 @@ of noise against 0.01 at the peak). So the rule here fits the shape instead, whi
 3. Evidence. Every bend must be at least `evidence` times its standard error. The noise is the fit's own residual, and
    counts for more where it has a memory: sqrt((1 + r) / (1 - r)), r its lag-1 correlation.
 4. More steps. Where the residual is more than half again as large as the noise, or step 3 fails, two falls are fitted
-   together (every piece judged by 2 and 3), then a third beside them, up to MOST. Every step is reported, the largest first.
+   together (every piece judged by 2 and 3), then a third beside them, up to MOST. All are reported, largest first.
 5. If nothing passes, one bend is tried: a steep fall that training did not outlast. It ends at the last snapshot and
    carries finished=False: its end, fall and share are those seen so far.
-6. Edges. The bends; of a fall that takes more than 0.35 of training the 10% and 90% points of a logistic unless the bends
-   fit better: the outer pieces of a line follow the tails of a slow fall, so its bends stand too close together.
+6. Edges. The bends; of a fall that takes more than 0.35 of training the 10% and 90% points of a logistic unless the
+   bends fit better: the outer pieces of a line follow the tails of a slow fall, so its bends stand too close together.
 7. Otherwise none. That is also the answer below MINIMUM_SNAPSHOTS, for a curve that is steepest from its first snapshot
    (nothing is seen before it, so nothing changes), for a straight decline, and for a rise.
 
@@ -296,47 +296,6 @@ def _overlapping(window: PhaseChange, others: tuple[PhaseChange, ...]) -> PhaseC
     return best if best and shared(best) > 0 else None
 
 
-def row(step: Step, found: Interval, score_kind: str) -> dict[str, float | bool | str]:
-    """One row of tables/phase_change.csv. score_kind: 'exact' (index 500 less index 50) or 'windowed'."""
-    window = step.window
-    return {
-        "start_tokens": window.start_tokens,
-        "end_tokens": window.end_tokens,
-        "start_low": step.start_tokens.low,
-        "start_high": step.start_tokens.high,
-        "end_low": step.end_tokens.low,
-        "end_high": step.end_tokens.high,
-        "fall": window.fall,
-        "fall_low": step.fall.low,
-        "fall_high": step.fall.high,
-        "share": window.share,
-        "share_low": step.share.low,
-        "share_high": step.share.high,
-        "score_before": window.score_before,
-        "score_after": window.score_after,
-        "finished": window.finished,
-        "found_share": found.found_share,
-        "score_kind": score_kind,
-        "decision": found.decision,
-    }
-
-
-def total_row(found: Interval, score_kind: str) -> dict[str, float | int | str]:
-    """The row of tables/phase_change_total.csv: all steps together, and whether there is a window at all."""
-    return {
-        "decision": found.decision,
-        "found_share": found.found_share,
-        "steps": len(found.steps),
-        "fall": found.fall.value,
-        "fall_low": found.fall.low,
-        "fall_high": found.fall.high,
-        "share": found.share.value,
-        "share_low": found.share.low,
-        "share_high": found.share.high,
-        "score_kind": score_kind,
-    }
-
-
 def onset(tokens: ArrayLike, curve: ArrayLike, *, minimum_rise: float = 0.1) -> float:
     """The tokens at which a curve first passes half of its final rise (claims.md), or nan.
 
@@ -384,6 +343,39 @@ def onset_resamples(
         return np.empty(0)
     draws = np.random.default_rng(seed).integers(0, matrix.shape[1], (resamples, matrix.shape[1]))
     return np.array([onset(tokens, best(matrix[:, draw].mean(1)), minimum_rise=minimum_rise) for draw in draws])
+
+
+def first_passage(tokens: ArrayLike, curve: ArrayLike, level: float) -> float:
+    """The tokens at which a falling curve [snapshot] first passes a level, linear between snapshots; nan where it never
+    does, or starts below."""
+    time, values = _checked(tokens, curve)
+    below = values <= level
+    if not below.any() or below[0]:
+        return math.nan
+    later = int(below.argmax())
+    part = (values[later - 1] - level) / (values[later - 1] - values[later])
+    return float(time[later - 1] + part * (time[later] - time[later - 1]))
+
+
+def earlier(tokens: ArrayLike, scores: ArrayLike, twin_tokens: ArrayLike, twin_scores: ArrayLike) -> Estimate:
+    """When a run's score first passes half of its twin's final fall, over when the twin's does (claims.md 2b).
+
+    scores, twin_scores [snapshot, chain], falling; chains are the same ones and drawn in pairs. One level for both: a
+    run that falls deeper passes half of its own fall later though it is never behind. nan where either never does, or
+    the twin's fall is below 0.1.
+    """
+    ours, twins = np.asarray(scores, dtype=np.float64), np.asarray(twin_scores, dtype=np.float64)
+
+    def ratio(run: Floats, twin: Floats) -> float:
+        end = float(np.median(twin[-max(1, len(twin) // 10) :]))
+        if twin[0] - end < 0.1:
+            return math.nan
+        level = (twin[0] + end) / 2
+        return first_passage(tokens, run, level) / first_passage(twin_tokens, twin, level)
+
+    n, value = min(ours.shape[1], twins.shape[1]), ratio(ours.mean(1), twins.mean(1))
+    draws = np.random.default_rng(0).integers(0, n, (200 if n >= FEWEST_UNITS else 0, n))
+    return from_resamples(value, [ratio(ours[:, draw].mean(1), twins[:, draw].mean(1)) for draw in draws], n)
 
 
 def best(scores: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -69,3 +70,39 @@ def turn(path: Float[Tensor, "snapshot dimension"], start: int, end: int) -> Tur
     angles = torch.stack([angle(*pair) for pair in others if pair]) if any(others) else torch.empty(0)
     before, after = found
     return Turn(float(angle(before, after)), angles, before / before.norm(), after / after.norm())
+
+
+STILL = 3.0  # a stretch no longer than so many times the noise of standing still has no direction
+
+
+def noise_of_standing_still(path: Float[Tensor, "snapshot dimension"]) -> float:
+    """How far apart noise alone puts two snapshots of a path: from second differences, which a steady pace leaves out.
+
+    A second difference has six times the variance of one snapshot's noise, a displacement two.
+    """
+    return (path.diff(n=2, dim=0).norm(dim=1).median() / math.sqrt(3)).item() if len(path) > 2 else 0.0
+
+
+def sharpest_turn(path: Float[Tensor, "snapshot dimension"], start: int, end: int) -> Turn:
+    """The largest turn that a path makes in a window of snapshots start .. end or the half width before it (claim 1f).
+
+    A turn is the angle between two stretches of equal length that follow each other: from a snapshot to the first that
+    lies one length away, and from there to the next. The length is half of the window's own, and more than STILL times
+    the noise of standing still: equal times would find sharp turns where a path does not move. Elsewhere: the turns
+    that begin at other snapshots. nan where no turn begins there.
+    """
+    between = torch.cdist(path, path, compute_mode="donot_use_mm_for_euclid_dist")
+    length = max(between[start, end].item() / 2, STILL * noise_of_standing_still(path))
+    away = (between > length * (1 - 1e-9)) & torch.ones_like(between, dtype=torch.bool).triu(1)
+    reached, following = away.any(1), away.int().argmax(1)
+    turns = [i for i in range(len(path)) if reached[i] and reached[following[i]]]
+    first = {i: path[following[i]] - path[i] for i in turns}
+    second = {i: path[following[following[i]]] - path[following[i]] for i in turns}
+    degrees = {i: float(angle(first[i], second[i])) for i in turns}
+    inside = [i for i in turns if start - (end - start) / 2 <= i <= end]
+    others = torch.tensor([degrees[i] for i in turns if i not in inside], dtype=path.dtype)
+    if not inside:
+        nothing = torch.full(path.shape[1:], math.nan, dtype=path.dtype)
+        return Turn(math.nan, others, nothing, nothing)
+    at = max(inside, key=degrees.__getitem__)
+    return Turn(degrees[at], others, first[at] / first[at].norm(), second[at] / second[at].norm())

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from induction_cli.measures.intervals import Estimate, of_means
+
 
 def log_slope(tokens: Num[Tensor, " snapshot"], curve: Float[Tensor, " snapshot *batch"]) -> Float[Tensor, "*batch"]:
     """d curve / d ln(tokens) by least squares: the curve's unit per factor e of training.
@@ -19,31 +21,20 @@ def log_slope(tokens: Num[Tensor, " snapshot"], curve: Float[Tensor, " snapshot 
     return torch.tensordot(x, curve, 1) / (x @ x)
 
 
-def percentile_interval(draws: Tensor) -> tuple[float, float]:
-    """2.5th and 97.5th percentile of the finite draws [resample]; nan where there are none."""
-    low, high = torch.nanquantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
-    return low, high
+def spread(values: Float[Tensor, "model unit"]) -> Estimate:
+    """Largest less smallest mean over models, with its interval over units (held-out chains, the same for all models).
 
-
-def spread(values: Tensor, weights: Tensor) -> tuple[float, float, float]:
-    """Largest less smallest mean over models, with its 95% interval: (value, low, high).
-
-    values [model, unit]: the same units (held-out chains) for every model. weights [resample, unit] as
-    measures.intervals.resamples makes them; drawn for all models together, so what makes a unit hard for all cancels.
-    A spread cannot be negative: over models that are equal it measures noise.
+    Units are drawn for all models together, so what makes a unit hard for all cancels. A spread cannot be negative:
+    over models that are equal it measures noise.
     """
-    draws = values @ weights.to(values.dtype).T  # [model, resample]
-    low, high = percentile_interval(draws.amax(0) - draws.amin(0))
-    means = values.mean(1)
-    return (means.max() - means.min()).item(), low, high
+    return of_means(values.T, lambda means: means.amax(1) - means.amin(1))
 
 
-def likeness(a: Tensor, b: Tensor, size: int, weights: Tensor) -> tuple[float, float, float]:
-    """Correlation over examples of how two models change, with its 95% interval: (value, low, high).
+def likeness(a: Num[Tensor, " example"], b: Num[Tensor, " example"], size: int) -> Estimate:
+    """Correlation over examples of how two models change, with its interval over groups of examples.
 
-    a, b [example]: the changes of the same tokens' losses. Pearson's, so a change that is the same for all tokens
-    counts for nothing. The interval resamples groups of `size` neighbouring examples, which share text: weights
-    [resample, group] as measures.intervals.resamples makes them.
+    a, b: the changes of the same tokens' losses. Pearson's, so a change that is the same for all tokens counts for
+    nothing. Groups of `size` neighbouring examples share text and are the units.
     """
     a, b = a.double(), b.double()
     moments = torch.stack((torch.ones_like(a), a, b, a * a, b * b, a * b), -1)
@@ -54,5 +45,4 @@ def likeness(a: Tensor, b: Tensor, size: int, weights: Tensor) -> tuple[float, f
         spread_a, spread_b = n * sum_aa - sum_a**2, n * sum_bb - sum_b**2
         return (n * sum_ab - sum_a * sum_b) / (spread_a * spread_b).sqrt()
 
-    low, high = percentile_interval(correlate(weights.double() @ sums))
-    return correlate(sums.sum(0)).item(), low, high
+    return of_means(sums, correlate)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from induction_cli.measures.intervals import mean_interval, resamples
+from induction_cli.measures.intervals import CHAINS, Estimate, of_mean, of_means
 from induction_cli.models.protocol import Head
 
 
@@ -29,21 +29,19 @@ class Examples:
         return replace(self, tokens=self.tokens[rows])
 
 
-def ratio_interval(above: Tensor, below: Tensor) -> tuple[float, float, float]:
-    """mean(above) / mean(below) over units [unit] with its 95% bootstrap interval: (value, low, high).
+def ratio(above: Tensor, below: Tensor) -> Estimate:
+    """mean(above) / mean(below) over units [unit] with its interval.
 
-    nan where the interval of the mean below reaches 0: a share of nothing is no share.
+    nan where the mean below, or the interval around it, reaches 0: a share of nothing is no share.
     """
-    if not mean_interval(below)[0] > 0:
-        return (math.nan,) * 3
-    weights = resamples(len(below)).to(below.dtype)
-    low, high = torch.quantile((weights @ above) / (weights @ below), torch.tensor([0.025, 0.975]).to(below)).tolist()
-    return (above.mean() / below.mean()).item(), low, high
+    whole = of_mean(below)
+    if not (whole.value if math.isnan(whole.low) else whole.low) > 0:
+        return Estimate(math.nan, units=CHAINS)
+    return of_means(torch.stack((above, below), -1), lambda means: means[:, 0] / means[:, 1])
 
 
 def with_interval(name: str, units: Tensor) -> dict[str, float]:
-    low, high = mean_interval(units)
-    return {name: units.mean().item(), f"{name}_low": low.item(), f"{name}_high": high.item()}
+    return of_mean(units).columns(name)
 
 
 def label(heads: Sequence[Head]) -> str:

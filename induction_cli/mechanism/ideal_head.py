@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import pandas as pd
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from induction_cli.config import require
 from induction_cli.measures import paths
-from induction_cli.mechanism.examples import Examples, label, ratio_interval, with_interval
+from induction_cli.mechanism.examples import Examples, label, ratio, with_interval
 from induction_cli.models.ablation import without_heads
 from induction_cli.models.protocol import Head, Model, Patch
 
@@ -79,23 +80,6 @@ def result_norm(model: Model, tokens: Tensor, head: Head) -> float:
     return (z[:, :, index] @ W_O[index]).norm(dim=-1).mean().item()
 
 
-def golden_section(f: Callable[[float], float], low: float, high: float, steps: int = 10) -> float:
-    """Where a function with one valley is lowest."""
-    ratio = (math.sqrt(5) - 1) / 2
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    at_a, at_b = f(a), f(b)
-    for _ in range(steps):
-        if at_a < at_b:
-            high, b, at_b = b, a, at_a
-            a = high - ratio * (high - low)
-            at_a = f(a)
-        else:
-            low, a, at_a = a, b, at_b
-            b = low + ratio * (high - low)
-            at_b = f(b)
-    return (low + high) / 2
-
-
 def fitted_scale(model: Model, examples: Examples, heads: Sequence[Head], ideal: Ideal, batch_size: int) -> float:
     """The factor on an ideal copy with the lowest loss, from 1/20 to 20 times the length of what the heads write."""
     usual = sum(result_norm(model, examples.tokens[:batch_size, :-1], head) for head in heads) / len(heads)
@@ -105,7 +89,9 @@ def fitted_scale(model: Model, examples: Examples, heads: Sequence[Head], ideal:
         per_token = examples.losses(lambda tokens: losses_when(model, tokens, heads, ideal, scale), batch_size)
         return per_token.mean().item()
 
-    return usual * math.exp(golden_section(loss, -math.log(20), math.log(20)))
+    bounds = (-math.log(20), math.log(20))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02, "maxiter": 12})
+    return usual * math.exp(float(found.x))
 
 
 Replacement = tuple[str, list[Head], tuple[Ideal, ...]]  # (role, heads, variants)
@@ -148,7 +134,7 @@ def ideal_rows(
                 continue
             scale = fitted_scale(model, fit, heads, ideal, batch_size) if copies else 1.0
             replaced = losses(heads, ideal, scale)
-            share, low, high = ratio_interval(ablated - replaced, ablated - clean)
+            share, low, high = ratio(ablated - replaced, ablated - clean)
             rows.append(
                 {**at, "on": examples.on, "role": role, "heads": label(heads), **vars(ideal), "scale": scale}
                 | {"examples": len(clean), "loss": clean.mean().item(), "loss_ablated": ablated.mean().item()}

@@ -11,7 +11,7 @@ from torch import Tensor
 from induction_cli.config import require
 from induction_cli.measures import paths
 from induction_cli.measures.losses import per_token_loss
-from induction_cli.mechanism.examples import Examples, label, ratio_interval, with_interval
+from induction_cli.mechanism.examples import Examples, label, ratio, with_interval
 from induction_cli.models.transformer import Transformer
 
 MAXIMUM_PAIRS = 64  # virtual heads of 2 are told apart up to here; beyond, their order as a whole has to do
@@ -91,7 +91,7 @@ def path_tables(model: Transformer, examples: Examples, batch_size: int, at: dic
     orders, single, virtual = [], [], []
     for order, before in enumerate([uniform, *(loss["up to", order] for order in range(n_layers))]):
         here = loss["up to", order]
-        share, low, high = ratio_interval(before - here, uniform - full)
+        share, low, high = ratio(before - here, uniform - full)
         name = {0: "direct path", 1: "single heads"}.get(order, f"virtual heads of {order}")
         orders.append(
             {**at, "order": order, "path": name, "loss": here.mean().item()}

@@ -13,6 +13,8 @@ from induction_cli.config import TrainConfig, require
 from induction_cli.device import precision
 from induction_cli.evaluation.rows import (
     chain_rows,
+    change_of,
+    change_rows,
     derivative_rows,
     index_rows,
     learning_rows,
@@ -155,9 +157,11 @@ def finish(state: State, seen: Seen) -> float:
 
 
 def write_conclusions(run: RunDir) -> pd.DataFrame:
-    """The phase-change table and the plots, from the tables alone; returns the windows found (0 or 1 row)."""
-    learning, windows = run.table("in_context_learning"), window_rows(run.table("by_chain"))
+    """The phase-change table and the plots, from the tables alone; returns the windows found, a row a step."""
+    learning, change = run.table("in_context_learning"), change_of(run.table("by_chain"))
+    windows = window_rows(change)
     run.write_table("phase_change", windows)
+    run.write_table("phase_change_total", change_rows(change))
     by_index, heads = run.table("loss_by_index"), run.table("head_scores")
     run.write_table("loss_derivative", derivative_rows(by_index))
     evaluation = run.config().evaluation
