@@ -24,7 +24,7 @@ from induction_cli.runs.run_dir import RunDir, RunError
 
 TOKENS = np.arange(0, 1200, 100)
 START, END = 400, 600
-CHAINS = (-0.02, 0.0, 0.02)
+CHAINS = [0.01, -0.02, 0.03, -0.02, 0.04, -0.05, 0.02, -0.01]  # what is hard for all models, sums to 0
 N_HEADS, D_MODEL, D_HEAD = 3, 10, 5
 MEASURES = ("prefix_matching", "qk_trace")
 

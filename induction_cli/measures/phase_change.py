@@ -28,7 +28,24 @@ Over resamples of the held-out chains `found_share` decides: a window from 95% o
 
 Tokens are the time axis of the rule, not their logarithm. Units: tokens and nats; S negative = more in-context
 learning.
-@@TABLE@@"""
+
+Judged on 1,000 simulated curves of 60 snapshots, ten shapes, noise of sd 0.01 (lag-1 correlation 0.29), 0.03 (0) and
+0.02 (0.8) nats in turn. `right`: as many steps found as there are. The libraries' bends went through steps 2 and 3.
+
+    share of curves that are right      0.1.0  this rule  ruptures  piecewise-regression
+    fast fall, scale 0.02                100%       100%       80%                   94%
+    fall, scale 0.05                     100%       100%       57%                   82%
+    slow fall, scale 0.12                 98%        92%       25%                   50%
+      its width found over true          0.77       0.96      0.74                  0.77
+    fast fall with a drift               100%       100%       73%                   91%
+    two equal steps, 0.2 + 0.2 nats        0%       100%       97%                   81%
+    a fall, a third of it lost again     100%       100%       92%                   97%
+    flat                                 100%       100%      100%                  100%
+    drift of 0.15 nats                    94%       100%       99%                                 100%
+    early drop                           100%       100%      100%                                    -
+    logarithmic decline                  100%       100%       99%                                    -
+    ms a curve                            0.6          3        22                                  400
+"""
 
 from __future__ import annotations
 
