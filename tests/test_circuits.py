@@ -19,7 +19,7 @@ from induction_cli.evidence import circuits
 from induction_cli.measures import paths
 from induction_cli.measures.circuits import ov_eigenvalues, qk_trace
 from induction_cli.mechanism import ideal_head
-from induction_cli.mechanism.examples import Examples, ratio_interval
+from induction_cli.mechanism.examples import Examples, ratio
 from induction_cli.mechanism.ideal_head import IDEAL, Ideal, ideal_rows, losses_when, replacements
 from induction_cli.mechanism.term_importance import frozen_run, path_losses, path_tables
 from induction_cli.models.protocol import Patch
@@ -295,8 +295,10 @@ def test_scales_are_fitted_on_other_examples(built, repeats, heads, monkeypatch)
 
 def test_share_of_nothing_is_no_share():
     above, below = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0])
-    assert ratio_interval(above, below) == pytest.approx((0.5, 0.5, 0.5))
-    assert all(math.isnan(value) for value in ratio_interval(above, torch.tensor([-1.0, 0.0, 1.0])))
+    assert ratio(above, below).value == pytest.approx(0.5)
+    many = torch.arange(1.0, 9.0)
+    assert tuple(ratio(many, 2 * many)) == pytest.approx((0.5, 0.5, 0.5))
+    assert all(math.isnan(value) for value in ratio(above, torch.tensor([-1.0, 0.0, 1.0])))
 
 
 # ------------------------------------------------------------------------------------------------ the room
