@@ -58,9 +58,25 @@ def test_every_head_of_every_snapshot_and_kind(run, config):
     table = run.folder("ablate").table("ablation")
     assert len(table) == 3 * 3 * 6  # kinds, snapshots, heads
     assert not table.in_context_learning_change.isna().any()
-    assert (table.low <= table.in_context_learning_change).all() and (
-        table.high >= table.in_context_learning_change
-    ).all()
+    assert table[["low", "high", "loss_low", "loss_high"]].isna().all(axis=None)  # too few chains for an interval
+
+
+def test_intervals_are_over_chains_of_examples(run, config, capsys):
+    ablate.run(replace(config, n_examples=64, kinds=["pattern_preserving"]), run.path / "ablate")
+    table = run.folder("ablate").table("ablation")
+    assert (table.low <= table.in_context_learning_change).all()
+    assert (table.high >= table.in_context_learning_change).all()
+
+
+def test_two_chains_print_no_interval(run, config, capsys):
+    ablate.run(replace(config, n_examples=16, heads=[[1, 0]], snapshot="last"), run.path / "ablate")
+    assert "nats (too few chains for an interval)" in " ".join(capsys.readouterr().out.split())
+    ablate.run(replace(config, n_examples=64, heads=[[1, 0]], snapshot="last"), run.path / "ablate")
+    assert "] over chains" in " ".join(capsys.readouterr().out.split())
+
+
+def test_parts_are_gone_when_all_is_done(run, config):
+    ablate.run(replace(config, snapshot="last"), run.path / "ablate")
     assert not (run.path / "ablate" / "parts").exists()
 
 

@@ -26,7 +26,7 @@ from induction_cli.evaluation.scores import HeldOut, repeated_tokens
 from induction_cli.evidence import score, summary
 from induction_cli.runs.run_dir import RunDir, RunError
 
-TABLES_OVER_TIME = {"events", "loss_bend", "before_after", "loss_derivative"}
+TABLES_OVER_TIME = {"phase_change_total", "events", "loss_bend", "before_after", "loss_derivative"}
 TABLES = TABLES_OVER_TIME | {
     "head_scores",
     "definitions",
@@ -170,20 +170,20 @@ def chains(values: dict[int, list[float]], column: str) -> pd.DataFrame:
 
 def test_events_by_hand_and_in_order():
     """Half rise: S falls by 1 between 200 and 300, so at 250; previous-token attention at 50, induction at 150."""
-    by_chain = chains({0: [0, 0], 100: [0, 0], 200: [0, 0], 300: [-1, -1]}, "in_context_learning_score")
+    by_chain = chains({0: [0] * 8, 100: [0] * 8, 200: [0] * 8, 300: [-1] * 8}, "in_context_learning_score")
     previous, induction = {0: 0.0, 100: 1, 200: 1, 300: 1}, {0: 0.0, 100: 0, 200: 1, 300: 1}
     sequences = pd.DataFrame(
         [
             {"tokens": t, "event": event, "sequence": i, "value": v}
             for event, curve in (("induction", induction), ("previous_token", previous))
             for t, v in curve.items()
-            for i in range(2)
+            for i in range(8)
         ]
     )
     table = score.event_rows(by_chain, sequences)
     assert table.event.tolist() == ["previous_token", "induction", "in_context_learning"]
     for column in ("onset_tokens", "low", "high"):
-        assert table[column].tolist() == [50, 150, 250]
+        assert table[column].tolist() == pytest.approx([50, 150, 250])
     assert (table.found_share == 1).all()
 
 

@@ -134,7 +134,7 @@ def made(path: Path, config: SmearConfig, smeared: bool, half: float, noise: flo
     run.write_config(smear.arm(config, 2, 0, smeared))
     tokens = np.arange(0, 2001, 50)
     curve = -np.clip((tokens - half + 100) / 200, 0, 1)
-    chains = [-noise, 0, noise]
+    chains = [-noise, 0, noise] * 3
     rows = [
         {"step": t, "tokens": t, "chain": i, "in_context_learning_score": s * (1 + shift)}
         for t, s in zip(tokens, curve, strict=True)
@@ -163,7 +163,7 @@ def test_intervals_of_pairs_are_paired(config, tmp_path):
     """One chain falls late, so both onsets are uncertain; the other arm does all in half the tokens, so 0.5 is not."""
     vanilla, smeared = made(tmp_path / "a", config, False, 600), made(tmp_path / "b", config, True, 600)
     table = vanilla.table("by_chain")
-    late = table.chain == 2
+    late = table.chain >= 6
     table.loc[late, "in_context_learning_score"] = -np.clip(table.tokens[late] / 1800, 0, 1)
     write_table(vanilla, "by_chain", table)
     write_table(smeared, "by_chain", table.assign(tokens=table.tokens / 2))

@@ -29,7 +29,7 @@ from induction_cli.plots import compare as plots
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, RunError, relative
 from induction_cli.runs.tables import remake
-from induction_cli.terminal import new_table, plural, print_table, say
+from induction_cli.terminal import new_table, plural, print_table, say, within_run
 from induction_cli.words import short, signed
 
 KIND = "pattern_preserving"
@@ -478,10 +478,10 @@ def show(table: pd.DataFrame, continuity: pd.DataFrame, room: RunDir) -> None:
                 f"{row.induction_heads:.0f}/{row.heads:.0f}" if pd.notna(row.heads) else "-",
             )
     print_table(shown, console)
-    for row in continuity[continuity["size"] == "parameters"].dropna().itertuples():
+    for row in continuity[continuity["size"] == "parameters"].dropna(subset="rank_correlation").itertuples():
         say(
             f"{plots.QUANTITIES[row.quantity]}: {row.smallest:.3g} to {row.largest:.3g} over {row.models} models; rank "
-            f"correlation with size {row.rank_correlation:+.2f} [{row.low:+.2f}, {row.high:+.2f}]",
+            f"correlation with size {row.rank_correlation:+.2f} {within_run(row.low, row.high, signed, 'models')}",
             console,
         )
     for row in table[~table.comparable].itertuples():

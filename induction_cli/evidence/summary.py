@@ -78,7 +78,7 @@ def show(table: pd.DataFrame, room: RunDir) -> None:
         shown.add_row(
             name,
             signed(found.in_context_learning_score, 3),
-            f"{signed(found.low)} to {signed(found.high)}",
+            f"{signed(found.low)} to {signed(found.high)}" if pd.notna(found.low) else "-",
             f"{found.prefix_matching:.2f}",
             f"{found.previous_token:.2f}",
             window if pd.notna(found.start_tokens) else "none",

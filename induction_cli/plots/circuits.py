@@ -215,15 +215,16 @@ def paths(table: pd.DataFrame) -> Figure:
     for axes, kind in zip(panels, kinds, strict=True):
         rows = table[table["on"] == kind]
         place, decimals = np.arange(len(rows)), decimals_for(rows["marginal"].abs().max())
-        errors = [rows["marginal"] - rows["marginal_low"], rows["marginal_high"] - rows["marginal"]]
+        ends = [rows[end].fillna(rows["marginal"]) for end in ("marginal_low", "marginal_high")]  # few examples: none
+        errors = [rows["marginal"] - ends[0], ends[1] - rows["marginal"]]
         axes.barh(place, rows["marginal"], xerr=errors, color=HEAD_COLOURS["induction"], height=0.55, ecolor=FAINT)
         axes.set_yticks(place, list(rows["path"]))
-        low, high = min(float(rows["marginal_low"].min()), 0), max(float(rows["marginal_high"].max()), 0)
+        low, high = min(float(ends[0].min()), 0), max(float(ends[1].max()), 0)
         axes.set_xlim(low - 0.05 * (high - low), high + 0.55 * (high - low))
-        for y, row in zip(place, rows.itertuples(), strict=True):
+        for y, row, end in zip(place, rows.itertuples(), ends[1], strict=True):
             text = signed(row.marginal, decimals)
             text += f", {row.share:.0%}" if np.isfinite(row.share) else ""
-            x = max(row.marginal_high, 0) + 0.03 * (high - low)
+            x = max(end, 0) + 0.03 * (high - low)
             axes.text(x, y, text, va="center", fontsize=SMALL, color=INK)
         axes.axvline(0, color=FAINT, linewidth=1)
         axes.set_title(ON.get(kind, kind), loc="left", fontsize=TEXT, color=INK)

@@ -389,7 +389,8 @@ def continuity(models: pd.DataFrame, trends: pd.DataFrame) -> Figure:
         axes.set_title(title, fontsize=SMALL, loc="left")
         row = known.loc[quantity]
         if np.isfinite(row.rank_correlation):
-            said = f"rank correlation {row.rank_correlation:+.2f} [{row.low:+.2f}, {row.high:+.2f}]"
+            said = f"rank correlation {row.rank_correlation:+.2f}"
+            said += f" [{row.low:+.2f}, {row.high:+.2f}]" if np.isfinite(row.low) else ""
             axes.text(0.02, 0.98, said, transform=axes.transAxes, fontsize=SMALL - 2, color=FAINT, va="top")
         axes.margins(y=0.3)
         if title.startswith("score"):

@@ -57,7 +57,7 @@ def head_behaviours(table: pd.DataFrame, correlations: pd.DataFrame) -> Figure:
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, SMALLEST[0]), max(high, SMALLEST[1]))
         found = ranks.loc[name]
-        note = f"rank correlation {found.correlation:.2f}\n95%: {found.low:.2f} to {found.high:.2f}"
+        note = f"rank correlation {found.correlation:.2f}"
         axes.set_title(f"{in_words(name)}\n{note}", loc="left", fontsize=SMALL - 1, color=FAINT)
         _finish(axes, "prefix matching less control\n(share of attention)")
     panels[0][0].set_ylabel("score less control (share of attention)", fontsize=SMALL, color=INK)
