@@ -168,7 +168,7 @@ def test_intervals_of_pairs_are_paired(config, tmp_path):
     write_table(vanilla, "by_chain", table)
     write_table(smeared, "by_chain", table.assign(tokens=table.tokens / 2))
     onsets, shifts = smear.onset_rows([vanilla, smeared], tmp_path)
-    assert (onsets.high - onsets.low > 100).all()
+    assert (onsets.high - onsets.low > 30).all()  # of nine chains
     assert shifts[["ratio", "low", "high"]].iloc[0].tolist() == pytest.approx([0.5] * 3)
 
 
