@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from induction_cli.evaluation.rows import change_rows, window_row
+from induction_cli.measures.first_passage import earlier, first_passage
 from induction_cli.measures.phase_change import (
     MINIMUM_SNAPSHOTS,
     decided,
     detect,
-    earlier,
-    first_passage,
     interval,
     onset,
     onset_estimate,

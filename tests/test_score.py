@@ -174,7 +174,7 @@ def test_events_by_hand_and_in_order():
     previous, induction = {0: 0.0, 100: 1, 200: 1, 300: 1}, {0: 0.0, 100: 0, 200: 1, 300: 1}
     sequences = pd.DataFrame(
         [
-            {"tokens": t, "event": event, "sequence": i, "value": v}
+            {"tokens": t, "event": event, "layer": 0, "head": 0, "sequence": i, "value": v}
             for event, curve in (("induction", induction), ("previous_token", previous))
             for t, v in curve.items()
             for i in range(8)
@@ -187,18 +187,18 @@ def test_events_by_hand_and_in_order():
     assert (table.found_share == 1).all()
 
 
-def test_best_heads_are_those_that_end_highest():
-    first = {"prefix_matching": torch.zeros(2, 2, 3), "previous_token": torch.zeros(2, 2, 3)}
-    last = {name: tensor.clone() for name, tensor in first.items()}
-    first["prefix_matching"][:, 0, 0] = 1  # high early, not at the end
-    last["prefix_matching"][:, 1, 2] = torch.tensor([0.4, 0.6])
-    last["previous_token"][:, 0, 1] = 0.9
-    rows = score.best_head_rows([({"tokens": 0}, first), ({"tokens": 7}, last)])
-    found = rows[rows.event == "induction"]
-    assert set(zip(found.layer, found["head"], strict=True)) == {(1, 2)}
-    assert found.value.tolist() == pytest.approx([0, 0, 0.4, 0.6])
-    found = rows[rows.event == "previous_token"]
-    assert set(zip(found.layer, found["head"], strict=True)) == {(0, 1)}
+def test_the_best_head_at_each_time_has_the_onset():
+    """One head is high from 100 on, another ends higher and is late: prefix matching forms at 50, not at 250."""
+    by_chain = chains({t: [0.0] * 8 for t in (0, 100, 200, 300)}, "in_context_learning_score")
+    early, late = {0: 0.0, 100: 0.8, 200: 0.8, 300: 0.8}, {0: 0.0, 100: 0.0, 200: 0.0, 300: 0.9}
+    sequences = []
+    for t in early:
+        scores = torch.tensor([[early[t], 0.0], [0.0, late[t]]]).expand(8, 2, 2)
+        sequences.append(({"tokens": t}, {"prefix_matching": scores, "previous_token": 0 * scores}))
+    table = score.event_rows(by_chain, score.head_rows_by_sequence(sequences)).set_index("event")
+    assert table.onset_tokens["induction"] == pytest.approx(100 * 0.45 / 0.8)
+    assert table.low["induction"] == pytest.approx(table.high["induction"])
+    assert math.isnan(table.onset_tokens["previous_token"])
 
 
 def test_before_and_after_by_index():

@@ -203,18 +203,17 @@ def correlation_rows(heads: pd.DataFrame) -> pd.DataFrame:
 
 
 def event_rows(by_chain: pd.DataFrame, sequences: pd.DataFrame) -> pd.DataFrame:
-    """Rows of events.csv: onset (half of the final rise) of the best previous-token head, best induction head and the
-    in-context learning score, in tokens, with 95% intervals over sequences or chains within the run."""
-    curves = {
-        "in_context_learning": by_chain.pivot(index="tokens", columns="chain", values="in_context_learning_score"),
-        **{
-            event: rows.pivot(index="tokens", columns="sequence", values="value")
-            for event, rows in sequences.groupby("event")
-        },
-    }
+    """Rows of events.csv: onset (half of the final rise) of the in-context learning score, of the best prefix matching
+    and of the best previous-token attention at each time, in tokens, with 95% intervals over chains or sequences within
+    the run. The best head is taken anew at every snapshot of every resample: the one that ends highest may be late."""
+    scores = by_chain.pivot(index="tokens", columns="chain", values="in_context_learning_score")
+    curves = {"in_context_learning": (scores.index.to_numpy(float), scores.to_numpy())}
+    for event, rows in sequences.groupby("event"):
+        wide = rows.pivot(index="tokens", columns=["sequence", "layer", "head"], values="value").sort_index(axis=1)
+        n = wide.columns.get_level_values("sequence").nunique()
+        curves[str(event)] = wide.index.to_numpy(float), wide.to_numpy().reshape(len(wide), n, -1)
     rows = []
-    for event, curve in curves.items():
-        tokens, units = curve.index.to_numpy(float), curve.to_numpy()
+    for event, (tokens, units) in curves.items():
         onset, found = phase_change.onset_estimate(tokens, units)
         ends = {"onset_tokens": onset.value, "low": onset.low, "high": onset.high}
         rows.append({"event": event, **ends, "found_share": found})
@@ -292,7 +291,7 @@ def score_source(source: Source, config: ScoreConfig) -> dict[str, pd.DataFrame]
         change = change_of(tables["by_chain"])
         windows = window_rows(change)
         tables["phase_change_total"] = change_rows(change)
-        tables["events"] = event_rows(tables["by_chain"], best_head_rows(sequences))
+        tables["events"] = event_rows(tables["by_chain"], head_rows_by_sequence(sequences))
         tables["loss_bend"] = bend_rows(tables["by_chain"], windows)
         tables["before_after"] = before_after_rows(tables["loss_by_index"], windows)
         tables["loss_derivative"] = derivative_rows(tables["loss_by_index"])
@@ -309,17 +308,17 @@ def write_scores(room: RunDir, tables: dict[str, pd.DataFrame], indices: tuple[i
     draw(room, indices)
 
 
-def best_head_rows(sequences: list[tuple[dict, dict[str, Tensor]]]) -> pd.DataFrame:
-    """The heads that end highest in prefix matching and in previous-token attention, by sequence and snapshot."""
+def head_rows_by_sequence(sequences: list[tuple[dict, dict[str, Tensor]]]) -> pd.DataFrame:
+    """What the heads' onsets are taken from: prefix matching and previous-token attention of every head, by sequence
+    and snapshot."""
     rows = []
     for event, measure in (("induction", "prefix_matching"), ("previous_token", "previous_token")):
-        last = sequences[-1][1][measure].mean(0)
-        layer, head = divmod(int(last.argmax()), last.shape[1])
         for at, scores in sequences:
-            values = scores[measure][:, layer, head].tolist()
             rows += [
-                {**at, "event": event, "layer": layer, "head": head, "sequence": i, "value": v}
-                for i, v in enumerate(values)
+                {**at, "event": event, "layer": layer, "head": head, "sequence": i, "value": value}
+                for i, layers in enumerate(scores[measure].tolist())
+                for layer, heads in enumerate(layers)
+                for head, value in enumerate(heads)
             ]
     return pd.DataFrame(rows)
 

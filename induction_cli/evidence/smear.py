@@ -17,6 +17,7 @@ from rich.console import Console
 from induction_cli import training
 from induction_cli.config import ConfigError, ModelConfig, SmearConfig, TrainConfig, require
 from induction_cli.measures import phase_change
+from induction_cli.measures.first_passage import earlier
 from induction_cli.plots import smear as plots
 from induction_cli.runs.results import snapshots_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
@@ -119,7 +120,7 @@ def onset_rows(runs: list[RunDir], out_dir: Path) -> tuple[pd.DataFrame, pd.Data
         found[who["n_layers"], who["seed"], who["keys"]] = curves
     for (depth, seed, keys), smeared in found.items():
         if keys == "smeared" and (depth, seed, "vanilla") in found:
-            ratio = phase_change.earlier(*smeared, *found[depth, seed, "vanilla"])
+            ratio = earlier(*smeared, *found[depth, seed, "vanilla"])
             shifts.append({"n_layers": depth, "seed": seed, "ratio": ratio.value, "low": ratio.low, "high": ratio.high})
     return pd.DataFrame(rows), pd.DataFrame(shifts, columns=["n_layers", "seed", "ratio", "low", "high"])
 
