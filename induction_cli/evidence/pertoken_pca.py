@@ -229,9 +229,9 @@ def show(room: RunDir, turns: list[dict], shares: Tensor) -> None:
             if row["elsewhere_95"] is not None
             else "nowhere else to compare"
         )
+        turn = f"{row['degrees']:.0f} degrees {within_run(row['low'], row['high'], '{:.0f}'.format)}"
         console.print(
-            f"{row['run']}: turns by {row['degrees']:.0f} degrees {within_run(row['low'], row['high'], '{:.0f}'.format)} "
-            f"at the phase change; {elsewhere}",
+            f"{row['run']}: turns by {turn} at the phase change; {elsewhere}",
             highlight=False,
             soft_wrap=True,
             markup=False,
