@@ -26,6 +26,7 @@ from induction_cli.runs.files import beside
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import load_claims
 from induction_cli.verdicts import verdicts as verdicts_of
+from induction_cli.verdicts.rows import verdict_rows
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,13 @@ def circuits(
 
 
 def verdicts(*folders: str | Path) -> pd.DataFrame:
-    """A row per claim of experiments/claims.yaml, decided from the tables in runs and folders of runs.
+    """A row per claim of experiments/claims.yaml and class of model, decided from tables in runs and folders of runs.
 
-    id, claim, rule, verdict ('supported' | 'not supported' | 'inconclusive' | 'not tested'), note: over how many runs.
+    id, claim, model_class, headline (whether the rule is about that class), n (seeds), estimate, low, high, unit, rule,
+    verdict ('supported' | 'not supported' | 'inconclusive' | 'not tested'), missing: what would test it, ...
     """
     claims = load_claims(beside("experiments") / "claims.yaml")
-    found = verdicts_of([Path(folder) for folder in folders], claims)
-    said = pd.DataFrame([{"id": one.id, "verdict": one.verdict, "note": one.note} for one in found])
-    return pd.DataFrame(claims)[["id", "claim", "rule"]].merge(said, on="id")
+    return verdict_rows(verdicts_of([Path(folder) for folder in folders], claims))
 
 
 def carry_out(

@@ -87,7 +87,8 @@ def test_train_ablate_circuits(tmp_path):
     found = induction.circuits(tmp_path / "run", recipe="smoke", threads=1, device="cpu")
     assert {"composition", "ov_eigenvalues"} & set(found.tables)
     said = induction.verdicts(tmp_path / "run")
-    assert list(said.columns) == ["id", "claim", "rule", "verdict", "note"] and said.id.is_unique
+    assert {"id", "claim", "model_class", "n", "estimate", "low", "high", "rule", "verdict"} <= set(said.columns)
+    assert said.id[said.headline].is_unique
 
 
 def test_settings_are_checked_as_on_the_command_line(run):

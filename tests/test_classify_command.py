@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from hand_made import write_table
+from scored_runs import reasons
+from scored_runs import verdict as verdict_of
 
 from induction_cli import cli
 from induction_cli.config import ClassifyConfig, ConfigError, NestedConfig
@@ -15,7 +17,6 @@ from induction_cli.minimal.classify_data import EVALUATIONS
 from induction_cli.minimal.classify_measures import PROGRESS
 from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
-from induction_cli.verdicts import CLAIMS, decide
 
 
 def tiny(**changes) -> ClassifyConfig:
@@ -172,7 +173,7 @@ def test_a_sweep_draws_its_grid(tmp_path, monkeypatch):
 
 
 def verdict(claim: str, *paths: Path) -> str:
-    return decide(claim, CLAIMS[claim](list(paths))).verdict
+    return verdict_of(claim, *paths).verdict
 
 
 def jumps(path: Path, shares: list[float], system: str = "network") -> Path:
@@ -190,7 +191,7 @@ def jumps(path: Path, shares: list[float], system: str = "network") -> Path:
         ([0.8, 0.9, 0.7, 0.85, 0.75], "supported"),
         ([0.1, 0.2, 0.15, 0.1, 0.2], "not supported"),
         ([0.9, 0.1, 0.8, 0.2, 0.6], "inconclusive"),
-        ([0.9, 0.9], "inconclusive"),  # too few seeds
+        ([0.9, 0.9], "not tested"),  # too few seeds
     ],
 )
 def test_abruptness(shares, says, tmp_path):
@@ -214,20 +215,24 @@ def test_events_before_the_jump(tmp_path):
     attention["target_correct_attention"] = late  # one of three is enough
     path = onsets(tmp_path / "b", in_context=jump, context_label_accuracy=late, **attention)
     assert verdict("7b", path) == verdict("7c", path) == "not supported"
-    missing = [*early[:4], math.nan]
+    missing = [*early[:2], math.nan, math.nan, math.nan]
     path = onsets(tmp_path / "c", in_context=jump, context_label_accuracy=missing, **attention)
-    assert verdict("7b", path) == "inconclusive"
+    assert verdict("7b", path) == "not tested"
+    assert reasons("7b", path) == ["one of the two never comes"] * 3
 
 
 def final(path: Path, *points: dict, system: str = "network", seeds: int = 3, n_sequences: int = 1000) -> Path:
-    """Final accuracies, the same in every seed; probabilities equal them."""
+    """Final accuracies, a little different in every seed; probabilities equal them."""
     base = {"burstiness": 2, "n_classes": 512, "epsilon": 0.1, "alpha": 0.0, "n_sequences": n_sequences}
     rows = []
     for point in points:
         settings = {name: point.get(name, value) for name, value in base.items()}
         reached = {name: point[name] for name in ("in_context", "in_weights")}
-        reached |= {f"{name}_probability": value for name, value in reached.items()}
-        rows += [{**settings, "system": system, "seed": seed, **reached} for seed in range(seeds)]
+        scale = sum(map(ord, repr(sorted(settings.items())))) % 7 / 1000  # so that settings' differences vary too
+        for seed in range(seeds):
+            varied = {name: value + (seed - 1) * scale for name, value in reached.items()}
+            varied |= {f"{name}_probability": value for name, value in varied.items()}
+            rows.append({**settings, "system": system, "seed": seed, **varied})
     write_table(RunDir(path), "final", pd.DataFrame(rows))
     return path
 
@@ -245,6 +250,7 @@ def test_preference(claim, varied, values, tmp_path):
     assert verdict(claim, path) == "not supported"
     path = final(tmp_path / "half", low | few, high | many | {"in_weights": 0.8})
     assert verdict(claim, path) == "inconclusive"
+    assert {part.part.name for part in verdict_of(claim, path).parts if part.verdict == "supported"} == {"in context"}
     assert verdict(claim, final(tmp_path / "one", low | few)) == "not tested"
     parts = [final(tmp_path / "parts" / name, point) for name, point in (("a", low | few), ("b", high | many))]
     assert verdict(claim, *parts) == verdict(claim, tmp_path / "parts") == "supported"  # a point per run, as in sweeps
@@ -257,7 +263,7 @@ def alpha_grid(path: Path, *points: tuple[float, float, float]) -> Path:
 def test_coexistence(tmp_path):
     assert verdict("7g", alpha_grid(tmp_path / "a", (0, 0.9, 0.1), (1, 0.8, 0.7), (2, 0.3, 0.9))) == "supported"
     assert verdict("7g", alpha_grid(tmp_path / "b", (0, 0.9, 0.6), (1, 0.8, 0.3), (2, 0.3, 0.9))) == "not supported"
-    assert verdict("7g", alpha_grid(tmp_path / "c", (0, 0.9, 0.30), (1, 0.8, 0.31), (2, 0.3, 0.9))) == "inconclusive"
+    assert verdict("7g", alpha_grid(tmp_path / "c", (0, 0.9, 0.30), (1, 0.8, 0.30), (2, 0.3, 0.9))) == "inconclusive"
     assert verdict("7g", alpha_grid(tmp_path / "d", (0, 0.9, 0.1), (3, 0.8, 0.7))) == "not tested"  # nothing near 1
 
 
@@ -268,18 +274,23 @@ def test_two_parameters_against_the_network(tmp_path):
     alike = final(
         tmp_path / "alike", *({**p, "in_context": p["in_context"] ** 2} for p in points), system="two_parameter"
     )
-    assert verdict("7h", network, alike) == "supported"
+    found = verdict_of("7h", network, alike)
+    assert found.verdict == "inconclusive"  # correlations of 1 in three seeds have no spread to judge by
+    assert [one.value for one in found.estimates] == pytest.approx([1, 1, 1]) and found.estimates[0].items == 7
     turned = [{**p, "in_context": 1 - p["in_context"], "in_weights": 1 - p["in_weights"]} for p in points]
-    assert verdict("7h", network, final(tmp_path / "turned", *turned, system="two_parameter")) == "not supported"
-    effects = CLAIMS["7h"]([network, alike])
-    assert [effect.value for effect in effects] == pytest.approx([1, 1]) and effects[0].runs == 3
+    against = verdict_of("7h", network, final(tmp_path / "turned", *turned, system="two_parameter"))
+    assert [one.value for one in against.estimates] == pytest.approx([-1, -1, -1])
+    few = final(tmp_path / "few", *points[:4])
+    reduced = final(tmp_path / "few reduced", *points[:4], system="two_parameter")
+    assert reasons("7h", few, reduced) == ["4 settings; a correlation takes 6"] * 3
 
 
 def jump_times(path: Path, predicted: float, outer: float, seeds: int = 3) -> Path:
     rng = np.random.default_rng(0)
     rows = [
         {"seed": seed, "predicted": predicted * time * rng.uniform(0.99, 1.01), "simulated": time}
-        | {"context_label": outer * time, "correct_label_attention": time, "previous_token_attention": 1.1 * time}
+        | {"context_label": outer * time * rng.uniform(0.99, 1.01), "correct_label_attention": time}
+        | {"previous_token_attention": 1.1 * time}
         for seed in range(seeds)
         for time in (10.0, 30.0, 70.0)
     ]
@@ -292,5 +303,7 @@ def test_nested_logits_claims(tmp_path):
     for claim in ("7j", "7k"):
         assert verdict(claim, good) == "supported"
         assert verdict(claim, bad) == "not supported"
-        assert verdict(claim, jump_times(tmp_path / f"two {claim}", 1.0, 0.4, seeds=2)) == "inconclusive"
+        assert verdict(claim, jump_times(tmp_path / f"two {claim}", 1.0, 0.4, seeds=2)) == "not tested"
         assert verdict(claim, tmp_path / "none") == "not tested"
+    never = jump_times(tmp_path / "never", 1.0, math.nan)
+    assert reasons("7j", never) == ["no start jumps"] * 3

@@ -18,12 +18,14 @@ from induction_cli.evaluation.scores import load_snapshot
 from induction_cli.evaluation.sources import open_source
 from induction_cli.evidence import compare, report
 from induction_cli.page import rooms
+from induction_cli.page.rooms import COMMANDS
 from induction_cli.pipeline.memory import read_records
 from induction_cli.runs.files import beside
 from induction_cli.runs.run_dir import RunDir, RunError
 from induction_cli.runs.tensors import tensor_hash, write_tensors
 from induction_cli.training.state import load, set_up
 from induction_cli.verdicts import load_claims
+from induction_cli.verdicts.tables import damaged_in
 
 
 @pytest.fixture(scope="module")
@@ -324,8 +326,9 @@ def test_compare_leaves_out_a_run_whose_files_are_damaged(runs, name):
 
 
 def test_report_decides_on_the_whole_ones(runs):
-    (alone,) = report.decided([runs / "whole"], load_claims(beside("experiments") / "claims.yaml")[:1])
+    claims = load_claims(beside("experiments") / "claims.yaml")
+    alone, *_ = report.decided([runs / "whole"], claims[:1], claims)
     break_table(runs / "broken", "phase_change", b"")
     break_table(runs / "broken", "in_context_learning", b"step\n1\n")
-    (found,) = report.decided([runs], load_claims(beside("experiments") / "claims.yaml")[:1])
-    assert [effect.run for effect in found.effects] == [effect.run for effect in alone.effects]
+    found, *_ = report.decided([runs], claims[:1], claims, damaged_in([runs], COMMANDS))
+    assert [one.run for one in found.estimates] == [one.run for one in alone.estimates]

@@ -61,7 +61,7 @@ from induction_cli.generality.prompts import (
 from induction_cli.measures import attention
 from induction_cli.measures.circuits import copying_eigenvalue_statistic, ov_eigenvalues
 from induction_cli.measures.components import copying
-from induction_cli.measures.controls import against_layer, corrected_99
+from induction_cli.measures.controls import against_layer, corrected_99, corrected_errors
 from induction_cli.models.transformer import Transformer
 from induction_cli.page.viewer import Example, attention_page, packed
 from induction_cli.runs.run_dir import RunDir
@@ -396,6 +396,18 @@ def test_corrected_bar_holds_chance_and_lets_effects_through():
     assert torch.equal(corrected_99(torch.zeros(4, 2, 3)), torch.zeros(2, 3))
 
 
+def test_corrected_errors_are_on_the_side_that_the_bar_says():
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        excess = torch.randn(20, 5, 7, generator=generator)
+        excess[:, 0, 0] += 0.6
+        errors, bar = corrected_errors(excess, seed), corrected_99(excess, seed)
+        clear = (errors - 0.01).abs() > 0.003
+        assert torch.equal((errors < 0.01)[clear], (excess.mean(0) > bar)[clear])
+    assert corrected_errors(excess[:1]).isnan().all()
+    assert torch.equal(corrected_errors(torch.zeros(4, 2, 3)), torch.ones(2, 3))
+
+
 def test_rows_say_value_control_and_what_does_not_apply():
     value = torch.rand(6, 2, N_HEADS, generator=torch.Generator().manual_seed(0))
     made = {name: Behaviour(value, value * 0.1) for name in DEFINITIONS}
@@ -540,6 +552,11 @@ def test_every_table_plot_and_the_page(tmp_path, monkeypatch):
     assert set(heads.behaviour) == set(DEFINITIONS) and len(heads) == len(DEFINITIONS) * 6
     assert heads[heads.behaviour == "literal_copying"].value.between(0, 1).all()
     assert set(out.table("claims").claim) == {"4a", "4b", "4c", "4d", "6d"}
+    nulls = out.table("null_behaviours")
+    assert set(nulls.model) == {"random weights", "shuffled heads"} and len(nulls) == 2 * 5 * 6  # behaviours, heads
+    statistics = out.table("claims").statistic
+    for null in ("random_weights", "shuffled_heads"):
+        assert f"literal_copying_heads_above_control_with_{null}" in set(statistics)
     source = out.table("source").iloc[0]
     assert (source.source, source.pretrained, source.seed, source.tokens) == ("run", False, 0, 500)
     assert heads[heads.head_type == "induction"].groupby(["layer", "head"]).ngroups == 1

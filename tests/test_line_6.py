@@ -1,185 +1,178 @@
-"""Verdicts of line 6: every claim can succeed, fail, straddle and go untested."""
+"""Line 6: for each claim models that support it, that do not, that cannot say; and the numbers themselves."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from hand_made import write_table
-from test_verdicts import WINDOW, scored
+from scored_runs import SPREAD, reasons, scored, values, verdict
 
-from induction_cli.config import ModelConfig, TrainConfig
-from induction_cli.runs.files import beside
 from induction_cli.runs.run_dir import RunDir
-from induction_cli.verdicts import CLAIMS, decide, load_claims
 
-IDS = ("6a", "6b", "6c", "c1", "c2")
-NAMES = {True: "supported", False: "not supported", None: "inconclusive"}
 SEEDS = (0, 1, 2)
+NAN = float("nan")
+CLASS = {"c1": "2 layers"}
 
 
-def runs(folder: Path, **changes) -> None:
-    """Two depths, with MLPs and without, in three seeds, and what must not count: one layer, and smeared keys."""
-    for seed in SEEDS:
-        for n_layers in (2, 3):
-            scored(folder, n_layers, seed, **changes)
-            with_mlps(scored(folder / "mlp", n_layers, seed, **changes))
+def runs(folder: Path, mlps: bool = True, depths=(2, 3), **changes) -> Path:
+    """Depths, with MLPs and without, in three seeds, and what must not count: one layer, and smeared keys."""
+    for seed, by in enumerate(SPREAD):
+        varied = {"window": {"fall": 0.4 + by}, "induction": 500 + 100 * by} | changes
+        for n_layers in depths:
+            for d_mlp in (0, 8) if mlps else (0,):
+                scored(folder, n_layers, seed, d_mlp=d_mlp, **varied)
         scored(folder, 1, seed)
         scored(folder, 2, seed, smeared=True, window={})
-
-
-def with_mlps(path: Path) -> None:
-    run = RunDir(path)
-    config = run.config()
-    run.write_config(TrainConfig(model=ModelConfig(n_layers=config.model.n_layers, d_mlp=7), seed=config.seed))
+    return folder
 
 
 def room(folder: Path, **tables: pd.DataFrame) -> RunDir:
-    """A room of compare: models of two depths, two kinds and three seeds, and smeared ones that must not count."""
+    """A room of compare: models of two depths, with MLPs and one layer, three seeds, and smeared ones."""
     found = RunDir(folder)
-    kinds = [("attention-only", 2, 10), ("attention-only", 3, 15), ("with MLPs", 2, 20), ("smeared keys", 2, 10)]
+    kinds = [("attention-only", 1, 5), ("attention-only", 2, 10), ("attention-only", 3, 15), ("with MLPs", 2, 20)]
+    kinds += [("smeared keys", 2, 10)]
     models = [(f"{g} {n} {s}", g, n, s, p) for g, n, p in kinds for s in SEEDS]
-    table = pd.DataFrame(models, columns=["run", "group", "n_layers", "seed", "parameters"])
-    empty = {"spreads": ["seed", "when", "spread", "low", "high"], "path_turns": ["kind", "run", "other", *ENDS]}
-    empty["learning_speed"] = ["run", "group", "parameters", "seed", "score_slope", "low", "high", *SLOPES]
+    write_table(found, "models", pd.DataFrame(models, columns=["run", "group", "n_layers", "seed", "parameters"]))
+    empty = {
+        "spreads": ["seed", "when", "spread"],
+        "path_turns": ["kind", "run", "other", "correlation"],
+        "learning_speed": ["run", "group", "n_layers", "parameters", "seed", "score_slope", *SLOPES],
+    }
     for name, columns in empty.items():
         write_table(found, name, tables.get(name, pd.DataFrame(columns=columns)))
-    write_table(found, "models", table)
     return found
 
 
-ENDS = ["correlation", "low", "high"]
 SLOPES = ["loss_slope_before", "loss_slope_after"]
 
 
-def spreads(*rows: tuple[float, float, float]) -> pd.DataFrame:
-    """before: small; after: value, low, high of each seed."""
-    table = [
-        [s, w, *r] for s, row in zip(SEEDS, rows, strict=True) for w, r in (("before", (0.01, 0, 0.02)), ("after", row))
-    ]
-    return pd.DataFrame(table, columns=["seed", "when", "spread", "low", "high"])
+def spreads(before: float, after: float, seeds=SEEDS) -> pd.DataFrame:
+    rows = [[s, w, v + SPREAD[s]] for s in seeds for w, v in (("before", before), ("after", after))]
+    return pd.DataFrame(rows, columns=["seed", "when", "spread"])
 
 
-def turns(value: float, low: float, high: float, same_seed: float = 9) -> pd.DataFrame:
-    """How much alike pairs of models of other sizes and seeds turn; all other pairs, and controls, do otherwise."""
-    names = [("attention-only", 2), ("attention-only", 3), ("smeared keys", 2)]
-    models = [(f"{group} {n} {seed}", group, n, seed) for group, n in names for seed in SEEDS]
+def turns(alike: float, control: float, controls: bool = True) -> pd.DataFrame:
+    """Correlations of turns of models of other classes and seeds, and with one-layer controls; all others are 9."""
+    deep = [("attention-only", 2), ("attention-only", 3), ("with MLPs", 2)]
+    models = [(f"{group} {n} {seed}", (group, n), seed) for group, n in deep for seed in SEEDS]
     rows = []
-    for i, (a, group_a, n_a, seed_a) in enumerate(models):
-        for b, group_b, n_b, seed_b in models[i + 1 :]:
-            other = (group_a, n_a) == (group_b, n_b) or seed_a == seed_b or "smeared keys" in (group_a, group_b)
-            rows.append(["turn", a, b, *((same_seed,) * 3 if other else (value, low, high))])
-            rows.append(["control", a, b, -9, -9, -9])
-    return pd.DataFrame(rows, columns=["kind", "run", "other", *ENDS])
+    for i, (a, kind_a, seed_a) in enumerate(models):
+        for b, kind_b, seed_b in models[i + 1 :]:
+            counts = kind_a != kind_b and seed_a != seed_b
+            rows.append(["turn", a, b, alike + SPREAD[seed_a] if counts else 9])
+        for seed in SEEDS if controls else ():
+            rows.append(["control", a, f"attention-only 1 {seed}", control if seed != seed_a else -9])
+        rows.append(["turn", a, "smeared keys 2 0", -9])
+    return pd.DataFrame(rows, columns=["kind", "run", "other", "correlation"])
 
 
-def speeds(slope: tuple[float, float, float] = (0, -0.01, 0.01), before=(1, 2), after=(2, 1)) -> pd.DataFrame:
-    """Two sizes in three seeds; before, after: slopes of the smaller and of the larger."""
+def speeds(slope: float = 0.0, before=(1, 2), after=(2, 1), sizes=(2, 3)) -> pd.DataFrame:
+    """Two sizes in six seeds; before, after: slopes of the smaller and of the larger."""
     rows = [
-        [f"attention-only {n} {s}", "attention-only", p, s, *slope, before[i] + s / 100, after[i] + s / 100]
-        for i, (n, p) in enumerate(((2, 10), (3, 15)))
-        for s in SEEDS
+        [f"attention-only {n} {s}", "attention-only", n, 5 * n, s, slope + SPREAD[s % 3], before[i] + s / 100, after[i]]
+        for i, n in enumerate(sizes)
+        for s in range(6)
     ]
-    columns = ["run", "group", "parameters", "seed", "score_slope", "low", "high", *SLOPES]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["run", "group", "n_layers", "parameters", "seed", "score_slope", *SLOPES])
 
 
-def prepare(folder: Path, claim: str, holds: bool | None) -> list[Path]:
-    if claim == "6a":
-        window = {True: WINDOW, False: {}, None: WINDOW | {"fall_low": 0.05}}[holds]
-        runs(folder, window=window)
-        return [folder, folder / "mlp"]
-    tables = {
-        ("6b", True): {"spreads": spreads(*[(0.1, 0.05, 0.14)] * 3)},
-        ("6b", False): {"spreads": spreads(*[(0.3, 0.2, 0.4)] * 3)},
-        ("6b", None): {"spreads": spreads(*[(0.1, 0.05, 0.16)] * 3)},
-        ("6c", True): {"path_turns": turns(0.3, 0.1, 0.5)},
-        ("6c", False): {"path_turns": turns(-0.3, -0.5, -0.1)},
-        ("6c", None): {"path_turns": turns(0.3, -0.1, 0.7)},
-        ("c1", True): {"learning_speed": speeds((-0.01, -0.04, 0.02))},
-        ("c1", False): {"learning_speed": speeds((-0.2, -0.3, -0.1))},
-        ("c1", None): {"learning_speed": speeds((-0.04, -0.06, 0.02))},
-        ("c2", True): {"learning_speed": speeds()},
-        ("c2", False): {"learning_speed": speeds(after=(1, 2))},
-        ("c2", None): {"learning_speed": speeds(after=(1, 1))},
-    }[claim, holds]
-    room(folder / "compare", **tables)
-    return [folder]
+CASES = {
+    "6b": ("spreads", spreads(0.05, 0.05), spreads(0.05, 0.4)),
+    "6c": ("path_turns", turns(0.4, 0.1), turns(0.1, 0.4)),
+    "c1": ("learning_speed", speeds(0.0), speeds(-0.3)),
+    "c2": ("learning_speed", speeds(), speeds(after=(1, 2))),
+}
+UNKNOWN = {
+    "6c": (turns(0.4, 0.1, controls=False), "no one-layer control of another seed"),
+    "c1": (speeds(NAN), "too few snapshots after its window"),
+    "c2": (speeds(sizes=(2,)), "fewer than two sizes that changed"),
+}
 
 
-@pytest.mark.parametrize("holds", NAMES)
-@pytest.mark.parametrize("claim", IDS)
-def test_claim_succeeds_fails_and_straddles(tmp_path, claim, holds):
-    found = decide(claim, CLAIMS[claim](prepare(tmp_path, claim, holds)))
-    assert found.verdict == NAMES[holds] and {effect.holds for effect in found.effects} == {holds}
-    for effect in found.effects:
-        assert effect.low <= effect.value <= effect.high or np.isnan(effect.low)
+@pytest.mark.parametrize("claim", CASES)
+def test_models_that_support_it(tmp_path, claim):
+    name, yes, _ = CASES[claim]
+    room(tmp_path / "compare", **{name: yes})
+    assert verdict(claim, tmp_path).verdict == "supported"
 
 
-@pytest.mark.parametrize("claim", IDS)
+@pytest.mark.parametrize("claim", CASES)
+def test_models_that_do_not(tmp_path, claim):
+    name, _, no = CASES[claim]
+    room(tmp_path / "compare", **{name: no})
+    assert verdict(claim, tmp_path).verdict == "not supported"
+
+
+@pytest.mark.parametrize("claim", UNKNOWN)
+def test_models_that_cannot_say(tmp_path, claim):
+    table, why = UNKNOWN[claim]
+    room(tmp_path / "compare", **{CASES[claim][0]: table})
+    assert verdict(claim, tmp_path).verdict == "not tested" and set(reasons(claim, tmp_path)) == {why}
+
+
+@pytest.mark.parametrize("claim", ["6a", *CASES])
 def test_claim_goes_untested_where_there_is_nothing_to_compare(tmp_path, claim):
-    assert CLAIMS[claim]([tmp_path]) == []
+    assert verdict(claim, tmp_path).verdict == "not tested"
     room(tmp_path / "compare")
-    assert CLAIMS[claim]([tmp_path]) == []
+    assert verdict(claim, tmp_path).verdict == "not tested"
 
 
-def test_claims_are_in_the_file_with_all_that_a_reader_needs():
-    claims = {claim["id"]: claim for claim in load_claims(beside("experiments") / "claims.yaml")}
-    for name in IDS:
-        assert claims[name]["argument"] == 6
-        assert {"claim", "statistic", "rule", "strength", "recipe"} <= set(claims[name])
+# ------------------------------------------------------------------------------------------------ 6a
 
 
-def test_6a_judges_every_deep_vanilla_run_by_1a_and_1c(tmp_path):
+def test_6a_is_supported_where_1a_and_1c_are_in_every_class(tmp_path):
+    found = verdict("6a", runs(tmp_path))
+    assert found.verdict == "supported"
+    for name in ("2 layers", "3 layers", "2 layers, MLPs", "3 layers, MLPs"):
+        assert f"1a in {name}: supported" in found.note and f"1c in {name}: supported" in found.note
+
+
+def test_6a_falls_with_one_class_in_which_heads_form_elsewhere(tmp_path):
     runs(tmp_path)
-    paths = [tmp_path, tmp_path / "mlp"]
-    assert len(CLAIMS["6a"](paths)) == 12
-    late = scored(tmp_path / "mlp", 3, 1, onsets={"induction": (900, 860, 940)})  # heads form after the window
-    with_mlps(late)
-    assert [effect.holds for effect in CLAIMS["6a"](paths)].count(False) == 1
-    with_mlps(scored(tmp_path / "mlp", 3, 1, window={}))
-    assert [effect.value for effect in CLAIMS["6a"](paths)].count(0.0) == 1
+    for seed, by in enumerate(SPREAD):
+        scored(tmp_path, 3, seed, d_mlp=8, window={"fall": 0.4 + by}, induction=900 + 100 * by)
+    found = verdict("6a", tmp_path)
+    assert found.verdict == "not supported" and "1c in 3 layers, MLPs: not supported" in found.note
 
 
-def test_6a_needs_two_depths_and_mlps(tmp_path):
-    runs(tmp_path)
-    assert CLAIMS["6a"]([tmp_path]) == []  # no MLPs: they are one folder down
-    one_depth = tmp_path / "other"
-    scored(one_depth, 2, 0)
-    with_mlps(scored(one_depth / "mlp", 2, 0))
-    assert CLAIMS["6a"]([one_depth, one_depth / "mlp"]) == []
+def test_6a_needs_two_depths_and_mlps_in_enough_seeds(tmp_path):
+    found = verdict("6a", runs(tmp_path / "a", mlps=False))
+    assert found.verdict == "not tested" and found.missing == "a model with MLPs: induction reproduce -e laptop"
+    assert verdict("6a", runs(tmp_path / "b", depths=(2,))).missing.startswith("a second depth: ")
+    scored(tmp_path / "a", 2, 0, d_mlp=8)
+    assert verdict("6a", tmp_path / "a").verdict == "not tested"
 
 
-def test_6b_takes_the_larger_spread_and_needs_both_below(tmp_path):
-    table = spreads(*[(0.1, 0.05, 0.14)] * 3)
-    table.loc[0, ["spread", "low", "high"]] = 0.4, 0.3, 0.5
-    room(tmp_path, spreads=table)
-    effects = CLAIMS["6b"]([tmp_path])
-    assert [effect.holds for effect in effects] == [False, True, True]
-    assert (effects[0].value, effects[1].value, effects[1].seed) == (0.4, 0.1, 1)
+# ------------------------------------------------------------------------------------------------ the numbers
 
 
-def test_6c_takes_pairs_of_one_seed_where_there_is_but_one(tmp_path):
-    table = turns(0.3, 0.1, 0.5, same_seed=0.7)
-    one = table[table.run.str.endswith("0") & table.other.str.endswith("0")]
-    room(tmp_path, path_turns=one)
-    effects = CLAIMS["6c"]([tmp_path])
-    assert [effect.value for effect in effects] == [0.7, 0.7]
-    assert decide("6c", effects).verdict == "inconclusive"
+def test_6b_needs_both_spreads_below(tmp_path):
+    room(tmp_path, spreads=spreads(0.4, 0.05))
+    found = verdict("6b", tmp_path)
+    assert found.verdict == "not supported" and found.decisive.part.name == "before"
 
 
-def test_c2_of_two_seeds_decides_nothing(tmp_path):
-    table = speeds()
-    room(tmp_path, learning_speed=table[table.seed < 2])
-    assert {effect.holds for effect in CLAIMS["c2"]([tmp_path])} <= {None}
+def test_6c_is_of_other_classes_and_seeds_less_the_controls(tmp_path):
+    room(tmp_path, path_turns=turns(0.4, 0.1))
+    assert values("6c", tmp_path) == pytest.approx([0.3, 0.3, 0.3], abs=0.03)
+
+
+def test_6c_of_one_seed_cannot_be_said(tmp_path):
+    table = turns(0.4, 0.1)
+    room(tmp_path, path_turns=table[table.run.str.endswith("0") & table.other.str.endswith("0")])
+    assert verdict("6c", tmp_path).verdict == "not tested"
+
+
+def test_c1_has_a_row_for_every_class(tmp_path):
+    room(tmp_path, learning_speed=speeds(0.0))
+    assert verdict("c1", tmp_path, model_class="3 layers").verdict == "supported"
 
 
 def test_only_the_largest_comparison_counts(tmp_path):
     """Rooms of the same runs would count them twice."""
-    room(tmp_path / "compare", spreads=spreads(*[(0.1, 0.05, 0.14)] * 3))
-    smaller = room(tmp_path / "runs" / "compare", spreads=spreads(*[(0.9, 0.8, 1)] * 3))
+    room(tmp_path / "compare", spreads=spreads(0.05, 0.05))
+    smaller = room(tmp_path / "runs" / "compare", spreads=spreads(0.9, 0.9))
     write_table(smaller, "models", smaller.table("models").head(2))
-    effects = CLAIMS["6b"]([tmp_path, tmp_path / "runs"])
-    assert [effect.value for effect in effects] == [0.1] * 3
+    assert values("6b", tmp_path, tmp_path / "runs") == pytest.approx([0.05 + by for by in SPREAD])

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from hand_made import write_table
+from scored_runs import reasons, values, verdict
 
 from induction_cli import cli, launch
 from induction_cli.config import ConfigError, DataConfig, RecallConfig
@@ -17,7 +18,6 @@ from induction_cli.minimal.classify_data import random_stream
 from induction_cli.minimal.recall_data import character_language
 from induction_cli.minimal.recall_network import initial_weights
 from induction_cli.runs.run_dir import RunDir
-from induction_cli.verdicts import CLAIMS
 
 TEXT = "the cat sat on the mat and the rat ran at the cat; " * 20
 
@@ -200,21 +200,32 @@ KINDS = {
 BELOW = {"8c": {}, "8d": {}, "8e": {"trained_on": "all"}, "8g": {}, "8k": {"trained_on": "all"}}
 
 
+def network(of: dict) -> str:
+    return f"{of.get('positions', 'absolute')}, {of.get('n_layers', 2)} layers"
+
+
 @pytest.mark.parametrize("claim", [*KINDS, *BELOW])
-def test_claims_hold_fail_and_straddle(claim, tmp_path):
+def test_seeds_that_support_a_claim_and_seeds_that_do_not(claim, tmp_path):
     of = {**KINDS, **BELOW}[claim]
-    high = [v + 0.2 for v in HIGH]  # above 0.9 and above 1
-    for name, values, side in (("high", high, claim in KINDS), ("low", LOW, claim in BELOW), ("mixed", MIXED, None)):
-        effects = CLAIMS[claim]([tables(tmp_path / name, values, **of)])
-        assert [(e.holds, e.runs) for e in effects] == [(side if name != "mixed" or claim != "8g" else False, 5)]
-        assert (
-            effects[0].value == pytest.approx(np.mean(values)) and effects[0].low < effects[0].value < effects[0].high
-        )
+    high = [v + 0.2 for v in HIGH] if claim not in ("8i", "8j") else HIGH  # above 0.9 and above 1; no correlation is
+    for name, numbers, is_for in (("high", high, claim in KINDS), ("low", LOW, claim in BELOW)):
+        found = verdict(claim, tables(tmp_path / name, numbers, **of), model_class=network(of))
+        assert (found.verdict, found.n) == ("supported" if is_for else "not supported", 5)
+        assert found.low < found.estimate < found.high
 
 
-def test_few_seeds_stand_for_themselves(tmp_path):
-    effects = CLAIMS["8a"]([tables(tmp_path / "few", [0.95, 0.8, 0.99])])
-    assert [(e.value, e.holds, e.seed) for e in effects] == [(0.95, True, 0), (0.8, False, 1), (0.99, True, 2)]
+@pytest.mark.parametrize("claim", sorted(set(KINDS) | set(BELOW) - {"8g"}))
+def test_seeds_that_disagree_decide_nothing(claim, tmp_path):
+    of = {**KINDS, **BELOW}[claim]
+    mixed = [0.99, 0.2, 0.95, 0.98, 0.7] if claim in ("8i", "8j") else MIXED
+    found = verdict(claim, tables(tmp_path, mixed, **of), model_class=network(of))
+    assert found.verdict == "inconclusive"
+
+
+def test_a_seed_that_never_comes_to_it_cannot_say(tmp_path):
+    tables(tmp_path, [0.3, np.nan, 0.4, 0.5])
+    assert reasons("8c", tmp_path, model_class="absolute, 2 layers") == ["it never comes to that"]
+    assert verdict("8c", tmp_path, model_class="absolute, 2 layers").n == 3
 
 
 def test_a_balance_that_is_never_reached_counts_as_the_largest_count(tmp_path):
@@ -223,12 +234,12 @@ def test_a_balance_that_is_never_reached_counts_as_the_largest_count(tmp_path):
     balance.loc[balance.seed == 0, "predicted_balance"] = np.nan  # trained balances at 1, predicted at 6 or more
     balance.loc[balance.seed == 1, ["balance", "predicted_balance"]] = np.nan  # neither: nothing to compare
     write_table(made, "balance", balance)
-    assert [(e.seed, e.value, e.holds) for e in CLAIMS["8k"]([made.path])] == [(0, 5, False), (2, 0, True)]
+    assert values("8k", made.path, model_class="absolute, 2 layers") == [5, 0]
 
 
 def test_other_rooms_are_left_alone(tmp_path):
     write_table(RunDir(tmp_path), "training", pd.DataFrame({"step": [0], "tokens": [0], "loss": [1.0]}))
-    assert all(CLAIMS[claim]([tmp_path]) == [] for claim in (*KINDS, *BELOW))
+    assert all(verdict(claim, tmp_path).estimates == () for claim in (*KINDS, *BELOW))
 
 
 # ------------------------------------------------------------------------------------------------ mistakes

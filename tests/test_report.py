@@ -5,22 +5,20 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
-from small_report import HEADS, small_report, small_runs
+from scored_runs import BY_ID
+from small_report import small_report, small_runs
 
 from induction_cli.config import ConfigError, ReportConfig
-from induction_cli.evaluation.scores import load_snapshot
 from induction_cli.evidence import report
-from induction_cli.page import explorer, rooms, sections
+from induction_cli.page import rooms, sections
 from induction_cli.page.figures import Figures
-from induction_cli.page.template import embedded
 from induction_cli.runs.run_dir import RunDir
-from induction_cli.verdicts import Effect, Verdict
+from induction_cli.verdicts import Part, PartVerdict, Verdict
 
 SVG = """<?xml version="1.0"?>
 <!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
@@ -121,18 +119,14 @@ def test_a_large_plot_is_its_png(tmp_path):
 # ------------------------------------------------------------------------------------------------ words
 
 
-def effects(*values: float) -> list[Effect]:
-    return [Effect(f"run {i}", value, value - 1, value + 1, True, seed=i % 2) for i, value in enumerate(values)]
-
-
-def test_effects_in_words():
-    assert sections.summary([]) == "none"
-    assert sections.summary(effects(0.5)) == "+0.50 [-0.50, +1.50]"
-    assert sections.summary(effects(-3.0, 0.0123, 7.0)) == "median +0.012, from -3.00 to +7.00"
-    assert sections.summary([Effect("a", 0.5, math.nan, math.nan, None)]) == "+0.50"
-    assert sections.counted(effects(1, 2, 3)) == "3 runs, 2 seeds"
-    assert sections.counted(effects(1)) == "one run"
-    assert report.compact(effects(1, 2, -3)) == "-3.00 to +2.00"
+def test_estimates_in_words():
+    fell = Part("fall", "nats", above=0.1)
+    part = PartVerdict(fell, (), 0.5, 0.4, 0.6, "supported", 0.01, "identity")
+    assert sections.interval(part) == "+0.50 nats [+0.40, +0.60]"
+    assert sections.interval(replace(part, low=math.nan, high=math.nan)) == "+0.50 nats"
+    assert report.compact(part) == "+0.50 nats [+0.40, +0.60]"
+    share = replace(part, part=Part("rank", "of seeds", above=0.5), estimate=1.0, low=0.54, high=1.0, scale="share")
+    assert report.compact(share) == "100% of seeds [54%, 100%]"
 
 
 def test_a_command_as_it_was_typed():
@@ -141,114 +135,10 @@ def test_a_command_as_it_was_typed():
     assert rooms.as_typed("score", ["run_dir='a'", *typed[1:]]) == "induction score a -e smoke n_examples=3"
 
 
-def test_untested_claims_take_one_line(capsys):
-    found = [Verdict("9a", "not tested", [], "nothing"), Verdict("9b", "not tested", [], "nothing")]
-    report.show(found, {})
-    assert "not tested: 9a, 9b (nothing)" in capsys.readouterr().out
-
-
-def test_text_cannot_end_its_script():
-    assert "</script" not in embedded([{"tokens": ["</script><script>alert(1)"]}])
-
-
-# ------------------------------------------------------------------------------------------------ what is found
-
-
-def test_a_run_given_twice_counts_once(runs):
-    found = rooms.find([runs, runs, runs / "layers_1", runs / "." / "layers_2"])
-    assert [run.label for run in found.runs] == ["1 layer, seed 0", "2 layers, seed 0"]
-    assert [(room.command, room.run.label) for room in found.rooms] == [
-        ("score", "1 layer, seed 0"),
-        ("score", "2 layers, seed 0"),
-    ]
-
-
-def test_a_room_without_a_run_is_known_by_its_command(tmp_path):
-    room = tmp_path / "2026-01-01_00-00-00"
-    (room / "plots").mkdir(parents=True)
-    (room / "multirun.yaml").write_text("hydra: {job: {name: classify}}")
-    (room / "plots" / "grid.svg").write_text(SVG)
-    html = shown(room, tmp_path / "out")
-    assert "Classification in context" in html and "bursts, classes and variation" in html
-
-
-def test_explored_runs_are_of_different_kinds(runs):
-    found = rooms.find([runs]).runs
-    assert [run.label for run in explorer.choose(found, 1)] == ["2 layers, seed 0"]
-    assert [run.label for run in explorer.choose([*found, *rooms.find([runs]).runs], 3)] == [
-        "2 layers, seed 0",
-        "1 layer, seed 0",
-        "2 layers, seed 0",
-    ]
-
-
-def test_snapshots_are_spread_from_first_to_last():
-    assert explorer.spread(41, 5) == [0, 10, 20, 30, 40]
-    assert explorer.spread(3, 24) == [0, 1, 2]
-    assert explorer.spread(1, 2) == [0]
-
-
-def test_pairs_that_return():
-    assert explorer.returning([1, 2, 3, 1, 2, 4, 1, 2]) == 1
-    assert explorer.returning([1, 2, 1, 2, 1]) == 2
-
-
-# ------------------------------------------------------------------------------------------------ the page
-
-
-def test_page_holds_every_claim_and_nothing_from_elsewhere(written):
-    for claim in ("1a", "2c", "3f", "7a", "8a"):
-        assert f'id="claim-{claim}"' in written
-    assert written.count('class="badge') >= 2 * written.count('<article id="claim-')
-    assert not re.search(r'(?:src|href|url\()\s*=?\s*["\']?(?:https?:)?//', written)
-    assert "default-src 'none'" in written
-    assert len(re.findall(r' id="([^"]+)"', written)) == len(set(re.findall(r' id="([^"]+)"', written)))
-
-
-def test_page_shows_plots_commands_and_what_was_not_run(written):
-    assert written.count('<button class="paper"') == 2
-    assert 'aria-label="In-context learning and induction heads"' in written
-    assert "<b>Not run.</b>" in written and "make evidence-3" in written
-    assert "2 training runs of 1 and 2 layers, seed 0" in written
-
-
-def test_explorer_holds_the_models_own_patterns(runs, written):
-    deep, shallow = data_of(written)
-    assert (deep["name"], shallow["name"]) == ("2 layers, seed 0", "1 layer, seed 0")
-    run = RunDir(runs / "layers_2")
-    assert deep["steps"] == [snapshot.step for snapshot in run.snapshots()]
-    text, place, head = deep["texts"][0], len(deep["kept"]) - 1, HEADS + 2  # layer 1, head 2
-    packed = base64.b64decode(deep["patterns"][place][0][head])
-    seen = np.frombuffer(packed, dtype=np.uint8) / 255
-    with torch.no_grad():
-        model = load_snapshot(run, run.snapshots()[deep["kept"][place]])
-        _, kept = model(torch.tensor([text["ids"]]), record=("pattern",))
-    rows, columns = np.tril_indices(len(text["ids"]))
-    assert seen == pytest.approx(kept.pattern[1][0, 2].numpy()[rows, columns], abs=0.5 / 255 + 1e-6)
-    assert len(text["ids"]) == len(text["tokens"]) and text["ids"][0] == 0
-
-
-def test_explorer_holds_the_scores_of_the_tables(runs, written):
-    deep = data_of(written)[0]
-    table = RunDir(runs / "layers_2").folder("score").table("head_scores")
-    last = table[(table.step == table.step.max()) & (table.measure == "prefix_matching")]
-    assert deep["measures"]["prefix_matching"][-1] == pytest.approx(
-        last.sort_values(["layer", "head"]).value.tolist(), abs=5e-4
-    )
-    assert "attention to the token after each earlier copy" in deep["definitions"]["prefix_matching"]
-    assert len(deep["kinds"]) == 2 * HEADS
-    assert deep["measures"]["qk_trace"][-1][0] is None  # layer 0 has none: no NaN in JSON
-
-
-def test_one_line_alone(runs, tmp_path):
-    html = shown(runs, tmp_path / "out", argument=3)
-    assert 'id="line-3"' in html and 'id="line-1"' not in html and 'id="heads"' not in html
-
-
-def test_nothing_to_show_is_a_page_too(tmp_path):
-    (tmp_path / "empty").mkdir()
-    html = shown(tmp_path / "empty", tmp_path / "out", explorer_runs=2)
-    assert "No training run was found" in html and html.count("<b>Not run.</b>") == 8
+def test_untested_claims_are_told_together_with_what_would_test_them(capsys):
+    one, two = (replace(BY_ID["1a"], id=name) for name in ("9a", "9b"))
+    report.show([Verdict(claim, "2 layers", True, "not tested", missing="no run: make it") for claim in (one, two)])
+    assert capsys.readouterr().out.split() == ["not", "tested:", "9a,", "9b", "no", "run:", "make", "it"]
 
 
 def test_a_negative_number_of_runs_is_refused():
@@ -265,16 +155,16 @@ def test_damaged_tables_are_named_and_cost_their_claims_only(copy, tmp_path):
     (tables / "by_chain.csv").write_bytes((tables / "by_chain.csv").read_bytes()[:-5])
     html = shown(copy, tmp_path / "out")
     assert "score of 2 layers, seed 0: phase_change.csv is empty" in html and "by_chain.csv breaks off" in html
-    assert len(RunDir(tmp_path / "out").table("verdicts")) == html.count('<article id="claim-')
+    assert RunDir(tmp_path / "out").table("verdicts").headline.sum() == html.count('<article id="claim-')
 
 
 def test_tables_that_cannot_be_read_are_said_in_the_verdict(runs, monkeypatch):
     def broken(*_):
         raise KeyError("column\nx")
 
-    monkeypatch.setattr(report, "verdicts", broken)
-    (found,) = report.decided([runs], [{"id": "1a", "argument": 1}])
-    assert found.verdict == "not tested" and "its tables cannot be read: KeyError: 'column" in found.note
+    monkeypatch.setattr(report, "rows_of", broken)
+    (found,) = report.decided([runs], [BY_ID["1a"]], [BY_ID["1a"]])
+    assert found.verdict == "not tested" and "its tables cannot be read: KeyError: 'column" in found.missing
 
 
 def test_damaged_scores_fall_back_to_those_of_training(copy, tmp_path):

@@ -127,10 +127,11 @@ def test_whole_numbers_keep_their_digits_also_where_some_are_empty(room):
 
 
 def test_truth_may_be_empty(room):
-    write_table(room, "effects", pd.DataFrame({"id": "1a", "run": ["a", "b", "c"], "holds": [True, False, None]}))
-    assert room.table("effects").holds.tolist() == [True, False, None]
-    write_table(room, "effects", pd.DataFrame({"id": "1a", "run": ["a", "b"], "holds": [True, False]}))
-    assert room.table("effects").holds.dtype == bool
+    known = {"id": ["1a", "1b", "1c"], "model_class": "2 layers", "headline": True, "seen_before": False}
+    write_table(room, "verdicts", pd.DataFrame({**known, "holm": [True, False, None]}))
+    assert room.table("verdicts").holm.tolist() == [True, False, None]
+    write_table(room, "verdicts", pd.DataFrame({**known, "holm": [True, False, True]}))
+    assert room.table("verdicts").holm.dtype == bool
 
 
 def test_whole_or_growing_the_bytes_are_the_same(room):
@@ -199,14 +200,15 @@ def test_a_missing_table_is_named(room):
 @pytest.mark.parametrize("name", ["01", "1e3", "None", "NA", "nan", "true"])
 def test_a_run_may_be_called_anything(tmp_path, name):
     """Claim 1f finds a run by the name in turns.csv; the report shows it as it is called."""
-    from test_verdicts import scored, turned
+    from scored_runs import scored
+    from test_line_1 import turned
 
     from induction_cli.config import ReportConfig
     from induction_cli.evidence import report
 
     scored(tmp_path / "made", 2, 0).rename(tmp_path / name)
     (tmp_path / "made").rmdir()
-    turned(tmp_path, {name: (40.0, 35.0, 45.0, 20.0)})
-    report.run(ReportConfig([str(tmp_path)]), tmp_path / "report")
-    effects = RunDir(tmp_path / "report").table("effects").set_index("id")
-    assert effects.loc["1f", "run"] == name and effects.loc["1f", "value"] == 20
+    turned(tmp_path, {name: (40.0, 20.0)})
+    report.run(ReportConfig([str(tmp_path)], explorer_runs=0), tmp_path / "report")
+    estimates = RunDir(tmp_path / "report").table("estimates").set_index("id")
+    assert estimates.loc["1f", "run"] == name and estimates.loc["1f", "value"] == 20

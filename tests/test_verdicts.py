@@ -1,401 +1,356 @@
-"""Verdicts from tables: every claim of argument 1 can succeed, fail, straddle, lack seeds and go untested."""
+"""From one number a seed to a verdict: intervals, thresholds from the file, looks, Holm, existence, what is missing."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from hand_made import write_table
+import yaml
+from scipy import stats
+from scored_runs import BY_ID, CLAIMS_FILE, SPREAD, scored, verdict
 
-from induction_cli.config import ModelConfig, ReportConfig, TrainConfig
+from induction_cli.config import ReportConfig
 from induction_cli.evidence import report
 from induction_cli.runs.files import beside
 from induction_cli.runs.run_dir import RunDir
-from induction_cli.verdicts import CLAIMS, Effect, above, below, both, decide, load_claims, verdicts
+from induction_cli.verdicts import CLAIMS, EXISTENCE, SeedEstimate, Verdict, decide, load_claims, verdicts, with_holm
+from induction_cli.verdicts.claims import Claim, Part, claim_of
+from induction_cli.verdicts.existence import Looked, decide_existence
 
-FILE = load_claims(beside("experiments") / "claims.yaml")
-LINE_1 = [claim["id"] for claim in FILE if claim["argument"] == 1]
-SNAPSHOTS = range(0, 1200, 100)  # tokens
-START, END = 400, 600  # the window
-WINDOW = {
-    "start_tokens": START,
-    "end_tokens": END,
-    "fall": 0.4,
-    "fall_low": 0.3,
-    "fall_high": 0.5,
-    "share": 0.8,
-    "share_low": 0.7,
-    "share_high": 0.9,
-    "finished": True,
-    "score_kind": "windowed",
-}
+NAN = float("nan")
 
 
-def scored(
-    folder: Path,
-    n_layers: int,
-    seed: int,
-    window: dict | None = None,
-    score: tuple[float, float, float] = (-0.5, -0.55, -0.45),
-    onsets: dict[str, tuple[float, float, float]] | None = None,
-    bend: tuple[float, float, float, float] | None = (-1, 0.2, -1.4, -1.0),
-    slopes: tuple[float, float] = (0.0, -0.1),
-    noise: float = 0.01,
-    smeared: bool = False,
-    snapshots=SNAPSHOTS,
-) -> Path:
-    """A scored run, tables only. score: value, low, high; onsets: the same by event; bend: inside, outside, low, high;
-    slopes: d loss / d ln(index) before and after the middle of the window, and their noise over four chains."""
-    run = RunDir(folder / f"layers_{n_layers}_seed_{seed}{'_smeared' * smeared}")
-    model = ModelConfig(n_layers=n_layers, smeared_keys=smeared)
-    run.write_config(TrainConfig(model=model, seed=seed))
-    run.write_meta(status="done")
-    room = run.folder("score")
-    rows = [
-        {"step": t, "tokens": t, "kind": kind, "in_context_learning_score": value, "low": low, "high": high}
-        for t in snapshots
-        for kind, (value, low, high) in (("exact", (9, 9, 9)), ("windowed", score))
-    ]
-    write_table(room, "in_context_learning", pd.DataFrame(rows))
-    write_table(room, "head_scores", pd.DataFrame({"step": [0]}))
-    windows = pd.DataFrame([window or WINDOW])
-    write_table(room, "phase_change", windows[:0] if (n_layers == 1 and window is None) or window == {} else windows)
-    onsets = {"induction": (500, 480, 520), "previous_token": (300, 280, 320), **(onsets or {})}
-    events = [{"event": name, "onset_tokens": v, "low": low, "high": high} for name, (v, low, high) in onsets.items()]
-    write_table(room, "events", pd.DataFrame(events))
-    inside, outside, low, high = bend or (np.nan,) * 4
-    bends = {"inside": inside, "outside": outside, "difference": inside - outside, "low": low, "high": high}
-    write_table(room, "loss_bend", pd.DataFrame([bends]))
-    before, after = slopes
-    chain = [
-        {"tokens": t, "chain": i, "index_slope": before if t < 500 else after + noise * (i - 1.5)}
-        for t in snapshots
-        for i in range(4)
-    ]
-    write_table(room, "by_chain", pd.DataFrame(chain))
-    return run.path
+def rule(*parts: Part, **fields) -> Claim:
+    """A claim of line 1 about two layers, with the parts given."""
+    return replace(BY_ID["1a"], parts=parts or (Part("x", "nats", above=0.1),), **fields)
 
 
-def turned(folder: Path, rows: dict[str, tuple[float, float, float, float]]) -> None:
-    """pertoken_pca/tables/turns.csv: degrees, low, high, 95th percentile elsewhere, by run."""
-    table = pd.DataFrame([(name, *row) for name, row in rows.items()])
-    table.columns = pd.Index(["run", "degrees", "low", "high", "elsewhere_95"])
-    write_table(RunDir(folder / "pertoken_pca"), "turns", table)
-
-
-def verdict(folder: Path, claim: str) -> str:
-    return decide(claim, CLAIMS[claim]([folder])).verdict
-
-
-# what to change in a deep run (or, for 1b, a one-layer run) so that the claim holds, fails, or straddles its threshold
-CASES = {
-    ("1a", True): {},
-    ("1a", False): {"window": {}},
-    ("1a", None): {"window": WINDOW | {"fall_low": 0.05}},
-    ("1b", True): {"score": (-0.05, -0.08, -0.02)},
-    ("1b", False): {"score": (-0.3, -0.35, -0.25)},
-    ("1b", None): {"score": (-0.12, -0.2, -0.04)},
-    ("1c", True): {},
-    ("1c", False): {"onsets": {"induction": (900, 860, 940)}},
-    ("1c", None): {"onsets": {"induction": (640, 500, 780)}},
-    ("1d", True): {},
-    ("1d", False): {"onsets": {"previous_token": (700, 680, 720)}},
-    ("1d", None): {"onsets": {"previous_token": (500, 450, 560)}},
-    ("1e", True): {},
-    ("1e", False): {"bend": (1.0, 0.2, 0.6, 1.0)},  # bends more, but the same way
-    ("1e", None): {"bend": (-0.1, 0.2, -0.7, 0.1)},
-    ("1g", True): {},
-    ("1g", False): {"slopes": (0.0, 0.0)},
-    ("1g", None): {"slopes": (0.0, -0.03), "noise": 0.02},
-}
-TURNS = {True: (120, 100, 140, 60), False: (40, 30, 50, 60), None: (70, 50, 90, 60)}
-SPREADS = {True: -0.05, False: -0.6, None: -0.2}  # how much more the third layer gains
-NAMES = {True: "supported", False: "not supported", None: "inconclusive"}
-
-
-def prepare(folder: Path, claim: str, holds: bool | None, seeds: int) -> None:
-    """A folder in which a claim holds, fails or straddles in so many seeds."""
-    for seed in range(seeds):
-        changes = CASES.get((claim, holds), {})
-        path = scored(folder, 1 if claim == "1b" else 2, seed, **changes)
-        if claim == "1h":
-            value = -0.5 + SPREADS[holds]
-            scored(folder, 3, seed, score=(value, value - 0.05, value + 0.05))
-        if claim == "1f":
-            room = RunDir(folder / "pertoken_pca")
-            before = room.table("turns") if room.table_file("turns").exists() else pd.DataFrame()
-            rows = {row.run: (row.degrees, row.low, row.high, row.elsewhere_95) for row in before.itertuples()}
-            turned(folder, rows | {path.name: TURNS[holds]})
-
-
-@pytest.mark.parametrize("holds", NAMES)
-@pytest.mark.parametrize("claim", LINE_1)
-def test_claim_succeeds_fails_and_straddles(tmp_path, claim, holds):
-    prepare(tmp_path, claim, holds, seeds=3)
-    found = decide(claim, CLAIMS[claim]([tmp_path]))
-    assert found.verdict == NAMES[holds]
-    assert len(found.effects) == 3 and {effect.holds for effect in found.effects} == {holds}
-    for effect in found.effects:
-        assert effect.low <= effect.value <= effect.high or np.isnan(effect.low)
-
-
-@pytest.mark.parametrize("holds", [True, False])
-@pytest.mark.parametrize("claim", LINE_1)
-def test_two_seeds_decide_nothing(tmp_path, claim, holds):
-    prepare(tmp_path, claim, holds, seeds=2)
-    found = decide(claim, CLAIMS[claim]([tmp_path]))
-    assert found.verdict == "inconclusive" and found.note == f"2 runs, {'for' if holds else 'against'} it"
-
-
-@pytest.mark.parametrize("claim", LINE_1)
-def test_seeds_that_disagree_decide_nothing(tmp_path, claim):
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder, holds, seeds in ((one, True, 3), (other, False, 1)):
-        folder.mkdir()
-        prepare(folder, claim, holds, seeds=seeds)
-    effects = [*CLAIMS[claim]([one]), *CLAIMS[claim]([other])]
-    found = decide(claim, effects)
-    assert found.verdict == "inconclusive" and found.note == "holds in 3 of 4 runs"
-
-
-@pytest.mark.parametrize("claim", CLAIMS)
-def test_claim_goes_untested_where_no_run_can_test_it(tmp_path, claim):
-    """A folder that holds nothing but a smeared run, which is not vanilla."""
-    scored(tmp_path, 2, 0, smeared=True)
-    assert verdict(tmp_path, claim) == "not tested"
-
-
-def test_every_claim_of_the_file_gets_a_verdict_in_its_order(tmp_path):
-    scored(tmp_path, 2, 0, smeared=True)
-    found = verdicts([tmp_path], FILE)
-    assert [one.id for one in found] == [claim["id"] for claim in FILE]
-    assert {one.verdict for one in found} == {"not tested"}
-
-
-@pytest.mark.parametrize("claim", sorted(set(LINE_1) - {"1b"}))
-def test_one_layer_runs_alone_test_nothing_but_1b(tmp_path, claim):
-    prepare(tmp_path, "1b", True, seeds=3)
-    assert verdict(tmp_path, claim) == "not tested"
-
-
-@pytest.mark.parametrize("n_snapshots", [1, 8])
-def test_too_few_snapshots_to_see_a_window_test_nothing(tmp_path, n_snapshots):
-    """No window was looked for, so none was missed: neither against 1a nor for 1b."""
-    for seed in range(3):
-        for n_layers in (1, 2):
-            scored(tmp_path, n_layers, seed, window={}, score=(0, -0.01, 0.01), snapshots=range(n_snapshots))
-    assert verdict(tmp_path, "1a") == verdict(tmp_path, "1b") == "not tested"
-
-
-# ------------------------------------------------------------------------------------------------ single claims
-
-
-def only(folder: Path, claim: str) -> Effect:
-    (effect,) = CLAIMS[claim]([folder])
-    return effect
-
-
-@pytest.mark.parametrize(
-    ("changes", "holds"),
-    [
-        ({}, True),
-        ({"fall_low": 0.09}, None),
-        ({"fall_low": 0.01, "fall_high": 0.09}, False),
-        ({"share_low": 0.4}, None),
-        ({"share_low": 0.2, "share_high": 0.4}, False),
-        ({"finished": False}, None),  # its end, fall and share are those seen so far
-        ({"share_low": np.nan, "share_high": np.nan}, None),
-    ],
-)
-def test_1a_needs_fall_and_share_and_an_end(tmp_path, changes, holds):
-    scored(tmp_path, 2, 0, window=WINDOW | changes)
-    effect = only(tmp_path, "1a")
-    assert effect.holds is holds and effect.value == 0.4
-
-
-def test_1b_fails_with_a_window_however_small_the_score(tmp_path):
-    scored(tmp_path, 1, 0, window=WINDOW, score=(-0.05, -0.08, -0.02))
-    assert only(tmp_path, "1b").holds is False
-
-
-def test_1b_takes_the_windowed_score_of_the_last_snapshot(tmp_path):
-    scored(tmp_path, 1, 0, score=(-0.05, -0.08, -0.02))
-    assert only(tmp_path, "1b").value == -0.05  # 9 is the exact one's
-
-
-def test_1c_is_the_place_in_the_window_and_a_quarter_around_it(tmp_path):
-    onsets = {450: 0.25, 360: -0.2, 640: 1.2, 340: -0.3, 660: 1.3}
-    for seed, onset in enumerate(onsets):
-        scored(tmp_path, 2, seed, onsets={"induction": (onset, onset - 2, onset + 2)})
-    effects = CLAIMS["1c"]([tmp_path])
-    assert [effect.value for effect in effects] == pytest.approx(list(onsets.values()))
-    assert [effect.holds for effect in effects] == [True, True, True, False, False]
-
-
-def test_1c_fails_where_no_induction_head_forms_at_all(tmp_path):
-    scored(tmp_path, 2, 0, onsets={"induction": (np.nan,) * 3})
-    assert only(tmp_path, "1c").holds is False
-    assert CLAIMS["1d"]([tmp_path]) == []  # nothing comes first
-
-
-def test_1d_interval_is_that_of_the_ends(tmp_path):
-    scored(tmp_path, 2, 0, onsets={"previous_token": (300, 200, 400), "induction": (600, 500, 800)})
-    effect = only(tmp_path, "1d")
-    assert (effect.value, effect.low, effect.high) == pytest.approx((0.5, 200 / 800, 400 / 500))
-
-
-def test_1e_without_a_bend_or_a_window_says_nothing(tmp_path):
-    scored(tmp_path, 2, 0, bend=None)
-    scored(tmp_path, 2, 1, window={})
-    assert CLAIMS["1e"]([tmp_path]) == []
-
-
-def test_1f_reads_names_that_look_like_numbers(tmp_path):
-    """Sweeps over values with a slash number their folders."""
-    scored(tmp_path, 2, 4).rename(tmp_path / "0")
-    turned(tmp_path, {"0": TURNS[True], "7": TURNS[False]})  # there is no run 7
-    effect = only(tmp_path, "1f")
-    assert (effect.run, effect.value, effect.low, effect.high, effect.seed) == ("0", 60, 40, 80, 4)
-
-
-def test_1f_needs_places_elsewhere(tmp_path):
-    path = scored(tmp_path, 2, 0)
-    turned(tmp_path, {path.name: (120, 100, 140, np.nan)})
-    assert CLAIMS["1f"]([tmp_path]) == []
-
-
-def test_1g_also_judges_one_layer_runs_at_the_window_of_their_seed(tmp_path):
-    scored(tmp_path, 2, 0)
-    scored(tmp_path, 1, 0, slopes=(0.0, 0.0))
-    scored(tmp_path, 1, 1, slopes=(0.0, 0.0))  # no deep run has its seed
-    deep, shallow = sorted(CLAIMS["1g"]([tmp_path]), key=lambda effect: effect.value)
-    assert deep.value == pytest.approx(-0.1) and deep.holds is True
-    assert shallow.value == pytest.approx(0) and shallow.holds is True
-    scored(tmp_path, 1, 0, slopes=(0.0, -0.1))  # a one-layer run that changes like a deep one
-    assert sorted(effect.holds for effect in CLAIMS["1g"]([tmp_path])) == [False, True]
-
-
-def test_1h_is_the_spread_over_depths_of_a_seed(tmp_path):
-    for n_layers, value in ((2, -0.5), (3, -0.58), (5, -0.54)):
-        scored(tmp_path, n_layers, 0, score=(value, value - 0.01, value + 0.01))
-    scored(tmp_path, 2, 1)  # one depth has no spread
-    effect = only(tmp_path, "1h")
-    assert (effect.value, effect.low, effect.high) == pytest.approx((0.08, 0.06, 0.1)) and effect.holds is True
-
-
-# ------------------------------------------------------------------------------------------------ deciding
-
-
-def test_sides_of_a_threshold():
-    assert (below(1, 0.2, 0.9), below(1, 1.1, 2), below(1, 0.5, 2), below(1, np.nan, np.nan)) == (
-        True,
-        False,
-        None,
-        None,
-    )
-    assert (above(1, 1.1, 2), above(1, 0.2, 0.9), above(1, 0.5, 2), above(-0.25, -0.2, 3)) == (True, False, None, True)
-    assert below(1, 0.5, 1) is None and above(1, 1, 2) is None  # an interval that touches is on neither side
-
-
-def test_both_is_false_as_soon_as_one_is_and_true_only_if_all_are():
-    assert both(True, True) is True and both(True, None) is None
-    assert both(None, False) is False and both(False, True) is False
-
-
-def effects(*holds: bool | None, seeds: list[int | None] | None = None) -> list[Effect]:
-    seeds = seeds or list(range(len(holds)))
+def seeds(*values: float, part: str = "", items: int | None = None) -> list[SeedEstimate]:
+    """One number a seed; nan where it is missing."""
     return [
-        Effect(f"run {i}", 0, -1, 1, side, seed=seed) for i, (side, seed) in enumerate(zip(holds, seeds, strict=True))
+        SeedEstimate("2 layers", seed, f"run {seed}", value, "" if np.isfinite(value) else "no window", part, items)
+        for seed, value in enumerate(values)
     ]
 
 
+# ------------------------------------------------------------------------------------------------ one number over seeds
+
+
+def test_interval_is_students_t_over_seeds():
+    found = decide(rule(), seeds(0.2, 0.3, 0.4))
+    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+
+
 @pytest.mark.parametrize(
-    ("given", "verdict", "note"),
+    ("values", "says"),
     [
-        (effects(), "not tested", "no run here can test it"),
-        (effects(True), "inconclusive", "one run, for it"),
-        (effects(False, False), "inconclusive", "2 runs, against it"),
-        (effects(True, False), "inconclusive", "2 runs, undecided"),
-        (effects(True, True, True), "supported", "3 runs"),
-        (effects(False, False, False), "not supported", "3 runs"),
-        (effects(None, None, None), "inconclusive", "holds in 0 of 3 runs"),
-        (effects(True, True, True, None), "inconclusive", "holds in 3 of 4 runs"),
-        (effects(True, True, True, seeds=[5, 5, 5]), "inconclusive", "3 runs of 1 seed, for it"),
-        (effects(False, False, False, seeds=[5, 6, 6]), "inconclusive", "3 runs of 2 seeds, against it"),
-        (effects(True, True, True, seeds=[None, None, None]), "supported", "3 runs"),
+        ((0.38, 0.40, 0.42), "supported"),
+        ((0.01, 0.02, 0.03), "not supported"),
+        ((0.01, 0.2, 0.3), "inconclusive"),
+        ((0.4, 0.42), "not tested"),
+        ((0.38, 0.40, NAN), "not tested"),
+        ((0.38, 0.40, 0.42, NAN), "supported"),
+        ((), "not tested"),
     ],
 )
-def test_decisions(given, verdict, note):
-    found = decide("1a", given)
-    assert (found.verdict, found.note) == (verdict, note)
+def test_where_the_interval_lies_decides(values, says):
+    assert decide(rule(), seeds(*values)).verdict == says
 
 
-def test_a_pooled_effect_counts_its_runs():
-    pooled = Effect("all heads", 0.5, 0.4, 0.6, True, runs=3)
-    assert decide("3c", [pooled]).verdict == "supported"
-    assert decide("3c", [Effect("all heads", 0.5, 0.4, 0.6, True, runs=2)]).verdict == "inconclusive"
+def test_between_two_thresholds():
+    claim = rule(Part("place", "", above=-0.25, below=1.25))
+    assert decide(claim, seeds(0.4, 0.5, 0.6)).verdict == "supported"
+    assert decide(claim, seeds(2.4, 2.5, 2.6)).verdict == "not supported"
+    assert decide(claim, seeds(-1.2, -1.1, -1.3)).verdict == "not supported"
+    assert decide(claim, seeds(1.1, 1.25, 1.4)).verdict == "inconclusive"
 
 
-# ------------------------------------------------------------------------------------------------ the file and the room
+def test_more_evidence_decides_more():
+    values = [0.05, 0.3, 0.2, 0.25, 0.15, 0.3, 0.2, 0.1, 0.25, 0.3]
+    assert decide(rule(), seeds(*values[:3])).verdict == "inconclusive"
+    assert decide(rule(), seeds(*values)).verdict == "supported"  # one seed of ten on the other side
 
 
-def test_claims_file_is_complete():
-    """Every claim of argument 1 has its function, and every function its claim and all that a reader needs."""
-    ids = [claim["id"] for claim in FILE]
-    assert len(set(ids)) == len(ids) and all(isinstance(name, str) for name in ids)
-    assert LINE_1 == ["1a", "1b", "1c", "1d", "1e", "1f", "1g", "1h"] and set(LINE_1) <= set(CLAIMS)
-    assert set(CLAIMS) <= set(ids)
-    for claim in FILE:
-        assert {"id", "argument", "claim", "statistic", "rule", "strength", "recipe"} <= set(claim)
+def test_ratios_are_judged_on_their_logarithm():
+    found = decide(rule(Part("ratio", "", scale="log", below=1)), seeds(0.25, 0.5, 1.0))
+    assert found.estimate == pytest.approx(0.5)  # the geometric mean
+    assert found.low * found.high == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("items", "scale"), [(16, "fisher"), (9, "identity"), (None, "fisher")])
+def test_correlations_over_few_items_are_no_matter_of_fishers_z(items, scale):
+    found = decide(rule(Part("r", "", scale="fisher", above=0)), seeds(0.5, 0.9, 0.7, items=items))
+    assert found.scale == scale
+    expected = np.tanh(np.mean(np.arctanh([0.5, 0.9, 0.7]))) if scale == "fisher" else 0.7
+    assert found.estimate == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n", "says"), [(2, "not tested"), (3, "inconclusive"), (5, "inconclusive"), (6, "supported")])
+def test_estimates_that_coincide_are_yes_or_no_so_six_seeds_decide(n, says):
+    """All ranks first: no spread to judge by."""
+    found = decide(rule(Part("rank", "", above=0.9)), seeds(*[1.0] * n))
+    assert found.verdict == says
+    if n > 2:
+        low = 0.025 ** (1 / n)  # Clopper-Pearson, all of n
+        assert (found.estimate, found.low, found.high) == pytest.approx((1, low, 1))
+        assert found.threshold == (0.5,) and found.scale == "share" and f"all {n} are 1" in found.note
+    assert decide(rule(Part("rank", "", above=0.9)), seeds(*[0.0] * 6)).verdict == "not supported"
+
+
+def test_yes_or_no_results_are_held_against_one_half():
+    claim = rule(Part("product", "", below=0), kind="yes_no")
+    assert decide(claim, seeds(-1, -0.3, -1, -0.2, -1, -1)).verdict == "supported"
+    assert decide(claim, seeds(-1, -1, 1, 1, -1, -1)).verdict == "inconclusive"
+    assert decide(claim, seeds(1, 0.5, 1, 1, 1, 1)).verdict == "not supported"
+
+
+def test_a_second_look_costs_certainty():
+    once, twice = (decide(rule(looks=looks), seeds(0.2, 0.3, 0.4)) for looks in (1, 2))
+    half = stats.t.ppf(1 - 0.0294 / 2, 2) * 0.1 / np.sqrt(3)
+    assert twice.high - 0.3 == pytest.approx(half) and twice.high > once.high and twice.looks == 2
+    with pytest.raises(ValueError, match="1a: no interval is laid down for 3 looks"):
+        decide(rule(looks=3), seeds(0.2, 0.3, 0.4))
+
+
+def test_all_parts_must_hold():
+    claim = rule(Part("x", "", name="a", above=0), Part("x", "", name="b", below=0), Part("x", "", name="beside"))
+    up, down, both = (0.9, 1.0, 1.1), (-0.9, -1.0, -1.1), (-1.0, 0.1, 1.0)
+
+    def say(a, b) -> tuple[str, str]:
+        found = decide(claim, [*seeds(*a, part="a"), *seeds(*b, part="b"), *seeds(1, part="beside")])
+        return found.verdict, found.decisive.part.name
+
+    assert say(up, down)[0] == "supported"
+    assert say(up, up) == ("not supported", "b")
+    assert say(both, down) == ("inconclusive", "a")
+    assert say(both, up) == ("not supported", "b")
+    assert say(up, down[:2]) == ("not tested", "b")
+    assert say(down, down[:2]) == ("not supported", "a")
+
+
+def test_what_is_missing_is_said_with_the_command_that_supplies_it():
+    claim = rule(command="make evidence-1")
+    assert decide(claim, []).missing == "no run of 2 layers here, 3 seeds are needed: make evidence-1"
+    assert decide(claim, seeds(0.4)).missing == "2 more seeds (has 1): make evidence-1"
+    found = decide(claim, seeds(0.4, NAN, NAN))
+    assert found.missing == "2 more seeds (has 1; 2 could not say: no window): make evidence-1"
+    assert found.estimates[1].missing == "no window" and found.n == 1
+
+
+# ------------------------------------------------------------------------------------------------ many claims
+
+
+def test_holm_over_the_claims_of_a_line():
+    """Three claims: the clearest must beat a third of 5%, the next a half, the last all of it."""
+    strong, weak, none = seeds(0.5, 0.501, 0.502), seeds(0.15, 0.2, 0.25), seeds(-1, 1, 0)
+    claims = [rule(id=name) for name in "abc"]
+    rows = with_holm([decide(claim, found) for claim, found in zip(claims, (strong, weak, none), strict=True)])
+    assert [row.verdict for row in rows] == ["supported", "inconclusive", "inconclusive"]
+    assert [row.holm for row in rows] == [True, None, None]
+    fair = seeds(0.21, 0.25, 0.30)  # p between 2.5% and 5%: supported alone, not beside others
+    rows = with_holm([decide(claim, found) for claim, found in zip(claims, (fair, fair, strong), strict=True)])
+    assert [row.verdict for row in rows] == ["supported"] * 3
+    assert [row.holm for row in rows] == [False, False, True]
+    assert with_holm([decide(claims[0], fair)])[0].holm is True
+
+
+def test_error_is_that_of_the_interval_that_just_touches():
+    values = (0.2, 0.3, 0.4)
+    p = decide(rule(), seeds(*values)).decisive.p
+    half = stats.t.ppf(1 - p / 2, 2) * 0.1 / np.sqrt(3)
+    assert 0.3 - half == pytest.approx(0.1)
+
+
+# ------------------------------------------------------------------------------------------------ existence
+
+
+def looked(run: str, errors=(0.0005,), random=(0.5,), shuffled=(0.3,)) -> Looked:
+    return Looked("2 layers", None, run, tuple(errors), tuple(random), tuple(shuffled))
+
+
+def test_one_head_of_one_model_is_enough_and_none_may_be_there_by_chance():
+    claim = BY_ID["4b"]
+    found = decide_existence(claim, [looked("a"), looked("b", errors=(0.4, 0.2))])
+    assert found.verdict == "supported"
+    assert found.note == "1 heads in 1 of 2 models; 0 with random weights, 0 with heads shuffled between layers"
+    assert decide_existence(claim, [looked("a", errors=(0.4,))]).verdict == "not supported"
+    assert decide_existence(claim, [looked("a", random=(0.0005,))]).verdict == "inconclusive"
+    assert decide_existence(claim, [looked("a", random=(0.0005,)), looked("b")]).verdict == "supported"
+
+
+def test_the_more_models_are_looked_at_the_more_a_head_must_show():
+    claim = BY_ID["4b"]
+    assert decide_existence(claim, [looked("a", errors=(0.006,))]).verdict == "supported"
+    many = [looked("a", errors=(0.006,)), looked("b", errors=(0.9,))]
+    assert decide_existence(claim, many).verdict == "not supported"
+
+
+def test_existence_that_no_model_can_show_is_not_tested():
+    found = decide_existence(BY_ID["4b"], [Looked("2 layers", 0, "a", missing="needs 101 tokens")])
+    assert found.verdict == "not tested" and "1 could not say: needs 101 tokens" in found.missing
+    assert found.missing.endswith("make evidence-4")
+
+
+# ------------------------------------------------------------------------------------------------ the file
+
+
+def changed(tmp_path: Path, claim: str, **fields) -> list[Claim]:
+    """claims.yaml with other fields of one claim."""
+    read = yaml.safe_load((beside("experiments") / "claims.yaml").read_text())
+    for row in read["claims"]:
+        if row["id"] == claim:
+            (row["parts"][0] if "parts" in row and set(fields) <= {"above", "below"} else row).update(fields)
+    (tmp_path / "claims.yaml").write_text(yaml.safe_dump(read))
+    return load_claims(tmp_path / "claims.yaml")
+
+
+def headline(claims: list[Claim], claim: str, folder: Path) -> Verdict:
+    return next(row for row in verdicts([folder], claims) if row.id == claim and row.headline)
+
+
+def test_a_threshold_of_the_file_decides(tmp_path):
+    for seed in range(3):
+        scored(tmp_path / "runs", 2, seed, window={"fall": 0.4 + SPREAD[seed]})
+    assert headline(CLAIMS_FILE, "1a", tmp_path / "runs").verdict == "supported"
+    assert headline(changed(tmp_path, "1a", above=0.7), "1a", tmp_path / "runs").verdict == "not supported"
+    assert headline(changed(tmp_path, "1a", above=0.4), "1a", tmp_path / "runs").verdict == "inconclusive"
+    assert headline(changed(tmp_path, "1a", minimum_seeds=4), "1a", tmp_path / "runs").verdict == "not tested"
+    assert headline(changed(tmp_path, "1a", model_class="3 layers"), "1a", tmp_path / "runs").verdict == "not tested"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kind": "guess"}, "claim 9a: kind is 'guess', not one of"),
+        ({"source": "rumour"}, "claim 9a: source is 'rumour'"),
+        ({"scale": "cubic"}, "claim 9a: scale is 'cubic'"),
+        ({"above": None}, "claim 9a: no part has a threshold"),
+        ({"abvoe": 1}, "claim 9a: unknown fields abvoe"),
+        ({"command": ...}, "claim 9a: .*command"),
+    ],
+)
+def test_a_rule_that_is_wrong_is_named(fields, message):
+    row = {"id": "9a", "line": 9, "claim": "c", "estimate": "e", "unit": "", "above": 0, "command": "x"}
+    read = yaml.safe_load((beside("experiments") / "claims.yaml").read_text())["defaults"]
+    given = {key: value for key, value in (read | row | fields).items() if value is not ...}
+    with pytest.raises(ValueError, match=message):
+        claim_of(given)
+
+
+def test_every_claim_has_what_decides_it():
+    ids = [claim.id for claim in CLAIMS_FILE]
+    assert len(set(ids)) == len(ids)
+    of = {claim.id for claim in CLAIMS_FILE if claim.of}
+    assert set(CLAIMS) | set(EXISTENCE) | of == set(ids)
+    assert set(EXISTENCE) == {claim.id for claim in CLAIMS_FILE if claim.kind == "existence"}
+    for claim in CLAIMS_FILE:
+        assert claim.rule and claim.command and (claim.estimate or claim.of)
+
+
+def test_rules_in_words_are_made_from_the_fields():
+    assert BY_ID["1c"].rule == "between -0.25 and 1.25 window widths; 3 seeds or more"
+    assert BY_ID["1b"].rule == "fall below 0.1 nats and S at the end between -0.15 and 0.15 nats; 3 seeds or more"
+    assert BY_ID["6a"].rule == "1a and 1c supported in every class"
+    assert "family-wise error of 1%" in BY_ID["4b"].rule
+
+
+def test_what_the_paper_does_not_state_is_not_its_claim():
+    assert {claim.id for claim in CLAIMS_FILE if claim.source == "ours" and claim.line < 7} == {"2c", "4d", "5f"}
+    assert {claim.id for claim in CLAIMS_FILE if claim.source == "replication"} == {"1d", "5e"}
+
+
+def test_the_first_edition_can_still_be_read():
+    rows = yaml.safe_load((beside("experiments") / "claims_2026-11-21.yaml").read_text())
+    assert {"1a", "8k"} <= {row["id"] for row in rows}
+
+
+# ------------------------------------------------------------------------------------------------ the room
 
 
 def everything(folder: Path) -> None:
-    """Two deep depths and one shallow, in three seeds, in which all of argument 1 holds."""
-    for seed in range(3):
-        scored(folder, 1, seed, score=(-0.05, -0.08, -0.02), slopes=(0.0, 0.0))
-        scored(folder, 2, seed)
-        scored(folder, 3, seed)
-    turned(folder, {f"layers_2_seed_{seed}": TURNS[True] for seed in range(3)})
+    """Two deep depths and one shallow, in three seeds."""
+    for seed, by in enumerate(SPREAD):
+        scored(folder, 1, seed, score=-0.05 + by, slopes=(0.0, 0.0))
+        for depth in (2, 3):
+            fell = {"fall": 0.4 + by}
+            scored(
+                folder,
+                depth,
+                seed,
+                window=fell,
+                induction=500 + 100 * by,
+                slopes=(0, -0.1 + by),
+                score=-0.5 + by / depth,
+            )
 
 
-def test_all_claims_of_argument_1_at_once(tmp_path):
+def test_every_claim_has_a_headline_row_in_the_files_order(tmp_path):
     everything(tmp_path)
-    found = verdicts([tmp_path], FILE, argument=1)
-    assert [verdict.id for verdict in found] == LINE_1
-    assert {verdict.verdict for verdict in found} == {"supported"}
+    found = verdicts([tmp_path], CLAIMS_FILE)
+    assert [one.id for one in found if one.headline] == [claim.id for claim in CLAIMS_FILE]
+    assert all(one.missing for one in found if one.verdict == "not tested")
+    assert [one.id for one in verdicts([tmp_path], CLAIMS_FILE, line=3) if one.headline] == [
+        "3a",
+        "3b",
+        "3c",
+        "3d",
+        "3e",
+        "3f",
+    ]
 
 
-def test_claim_without_a_function_is_not_tested(tmp_path):
+def test_an_empty_folder_tests_nothing_and_says_what_would(tmp_path):
+    found = verdicts([tmp_path], CLAIMS_FILE)
+    assert {one.verdict for one in found} == {"not tested"}
+    assert all(one.missing.endswith(one.claim.command) for one in found)
+
+
+def test_report_writes_verdicts_parts_and_estimates(tmp_path, capsys):
     everything(tmp_path)
-    (found,) = verdicts([tmp_path], [{"id": "9z", "argument": 9}], argument=9)
-    assert found.verdict == "not tested"
-
-
-def test_report_writes_effects_and_verdicts_and_counts_the_supported(tmp_path, capsys):
-    everything(tmp_path)
-    (tmp_path / "layers_2_seed_1" / "score" / "tables" / "phase_change.csv").write_text(",".join(WINDOW) + "\n")
-    assert report.run(ReportConfig([str(tmp_path)], argument=1), tmp_path / "report") == len(LINE_1) - 1
+    assert report.run(ReportConfig([str(tmp_path)], explorer_runs=0, argument=1), tmp_path / "report") >= 3
     room = RunDir(tmp_path / "report")
-    table = room.table("verdicts").set_index("id")
-    assert table.verdict.drop("1a").unique().tolist() == ["supported"]
-    assert table.loc["1a"].tolist() == ["inconclusive", "holds in 5 of 6 runs"]
-    effects = room.table("effects")
-    assert effects[effects.id == "1a"].run.tolist() == [f"layers_{d}_seed_{s}" for d in (2, 3) for s in range(3)]
-    assert list(effects.columns) == ["id", "run", "value", "low", "high", "holds"]
-    out = capsys.readouterr().out
-    assert "supported" in out and "inconclusive" in out
+    table = room.table("verdicts").set_index(["id", "model_class"])
+    row = table.loc["1a", "2 layers"]
+    assert (row.verdict, row.n, row.source, row.looks, row.rule) == ("supported", 3, "paper", 1, BY_ID["1a"].rule)
+    assert row.estimate == pytest.approx(0.4) and row.above == 0.1 and row.seen_before
+    assert set(table.loc["1a"].index) == {"2 layers", "3 layers"}
+    assert table.loc["1f", "2 layers"].could_not_say == 3 and "pertoken-pca" in table.loc["1f", "2 layers"].why
+    estimates = room.table("estimates").query("id == '1a' and model_class == '3 layers' and part == 'fall'")
+    assert estimates.seed.tolist() == [0, 1, 2] and estimates.value.tolist() == pytest.approx([0.38, 0.4, 0.42])
+    parts = room.table("verdict_parts").query("id == '1a' and model_class == '2 layers'")
+    assert parts.part.tolist() == ["fall", "share of S", "window"]
 
 
-def test_report_shows_a_number_without_an_interval_alone(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    scored(tmp_path, 2, 0, window={})
-    report.run(ReportConfig([str(tmp_path)], argument=1), tmp_path / "report")
-    assert "nan" not in capsys.readouterr().out
-
-
-def test_report_of_an_argument_without_claims_is_an_empty_table(tmp_path):
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_terminal_fits(tmp_path, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
     everything(tmp_path)
-    assert report.run(ReportConfig([str(tmp_path)], argument=99), tmp_path / "report") == 0
+    report.show(verdicts([tmp_path], CLAIMS_FILE))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= width
+    assert not re.search(r"\bnan\b|-0\.0+\b", out) and "not tested: 1f" in out
+    assert "Seeds below 10 were seen before the rules were fixed" in " ".join(out.split())
+
+
+def test_report_of_a_line_without_claims_is_an_empty_table(tmp_path):
+    everything(tmp_path)
+    assert report.run(ReportConfig([str(tmp_path)], explorer_runs=0, argument=99), tmp_path / "report") == 0
     assert RunDir(tmp_path / "report").table("verdicts").empty
+
+
+def test_numbers_that_round_to_nothing():
+    assert [report.number(value) for value in (0.0, -0.001, 0.25, -12.3456, 12345.6)] == [
+        "0", "-0.001", "+0.25", "-12.35", "+1.23e+04",
+    ]  # fmt: skip
+
+
+def test_a_verdict_is_made_of_headlines_only(tmp_path):
+    for seed in range(3):
+        scored(tmp_path, 3, seed, window={"fall": 0.4 + SPREAD[seed]})
+    assert verdict("1a", tmp_path).verdict == "not tested"
+    assert verdict("1a", tmp_path, model_class="3 layers").verdict == "supported"
+    assert report.run(ReportConfig([str(tmp_path)], explorer_runs=0, argument=1), tmp_path / "report") == 0

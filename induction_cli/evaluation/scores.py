@@ -184,6 +184,17 @@ def losses_at(model: Transformer, windows: Tensor, columns: Tensor, batch_size: 
 
 
 @torch.no_grad()
+def logits_at(model: Model, windows: Tensor, columns: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """(logits [example, token, d_vocab], targets [example, token]) at some columns of windows [example, pos + 1]."""
+    parts = []
+    for some, at in zip(windows.split(batch_size), columns.split(batch_size), strict=True):
+        logits = model(some[:, :-1])
+        where = at.to(logits.device)[..., None].expand(-1, -1, logits.shape[-1])
+        parts.append(logits.gather(1, where).float().cpu())
+    return torch.cat(parts), windows[:, 1:].cpu().gather(1, columns)
+
+
+@torch.no_grad()
 def mean_z(model: Model, tokens: Tensor, batch_size: int = 16) -> Tensor:
     """Each head's mean z over held-out tokens [example, pos], [layer, head, d_head]: what mean ablation fills in."""
     total = torch.zeros(model.n_layers, model.n_heads, model.d_head)

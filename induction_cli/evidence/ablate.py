@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from torch import Tensor
 from induction_cli.config import AblateConfig, ConfigError, EvaluationConfig, require
 from induction_cli.device import choose_threads
 from induction_cli.evaluation.rows import score_rows
-from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scores, mean_z
+from induction_cli.evaluation.scores import HeldOut, final_head_types, head_scores, logits_at, mean_z
 from induction_cli.evaluation.sources import Moment, Source, sources_of, weights_behind
+from induction_cli.measures.equal_damage import losses_at_equal_damage, scaled_losses
 from induction_cli.measures.intervals import correlation, group_means, mean_interval
 from induction_cli.models.protocol import Model, Question, check_ablations, single_heads
 from induction_cli.plots.ablate import ablation_scatter
@@ -37,6 +39,7 @@ from induction_cli.runs.tensors import read_tensors, write_tensors
 from induction_cli.terminal import say, within_run
 
 SIZES = ("n_examples", "batch_size", "random_tokens", "draws", "n_ctx")
+FEW_SETS = 19  # so few random sets are all tried, however few were asked for (claims, fixed beforehand)
 TIED_TO_THE_RESULT = ("kinds", "heads", "early_index", "late_index", "seed", *SIZES)
 
 
@@ -85,7 +88,7 @@ def choose_columns(evaluation: EvaluationConfig, n_ctx: int, config: AblateConfi
 def joint_sets(types: pd.DataFrame, draws: int, seed: int) -> dict[str, list[list[tuple[int, int]]]]:
     """All induction heads, all previous-token heads, and random sets of as many of the other heads as the first has.
 
-    All such sets where there are no more than `draws`.
+    All such sets where there are no more than `draws`, and in any case where there are no more than FEW_SETS.
     """
     of = {
         kind: list(rows[["layer", "head"]].itertuples(index=False, name=None))
@@ -97,7 +100,7 @@ def joint_sets(types: pd.DataFrame, draws: int, seed: int) -> dict[str, list[lis
     if not size:
         return {}
     random = np.random.default_rng(seed)
-    if math.comb(len(others), size) <= draws:
+    if math.comb(len(others), size) <= max(draws, FEW_SETS):
         sets = [list(some) for some in itertools.combinations(others, size)]
     else:
         sets = [[others[i] for i in random.choice(len(others), size, replace=False)] for _ in range(draws)]
@@ -167,7 +170,7 @@ def sweep(source: Source, room: RunDir, config: AblateConfig) -> None:
             write_tensors(parts / item.name, {"clean": losses.clean, "ablated": losses.ablated}, {})
     if all((parts / item.name).exists() for item in items):
         with writing(room, "ablate", asked, weights_behind([source], room)) as meta:
-            write_results(Sweep(source, room, config, columns, held_out.chain, chosen, parts, types, joint), seen)
+            write_results(Sweep(source, room, config, columns, held_out, chosen, parts, types, joint), seen)
             meta["headline"] = headline(room.table("ablation"))
         shutil.rmtree(parts.parent, ignore_errors=True)
 
@@ -180,7 +183,7 @@ class Sweep:
     room: RunDir
     config: AblateConfig
     columns: Columns
-    chain: int  # neighbouring examples that share tokens; intervals are over chains
+    held_out: HeldOut
     chosen: list[Moment]
     parts: Path
     types: pd.DataFrame
@@ -194,7 +197,7 @@ class Sweep:
 
     def change(self, units: Tensor) -> tuple[float, float, float]:
         """Mean over examples [example] and its paired 95% interval over chains."""
-        low, high = mean_interval(group_means(units, self.chain))
+        low, high = mean_interval(group_means(units, self.held_out.chain))
         return units.mean().item(), low.item(), high.item()
 
     def sum(self, products: Tensor) -> tuple[float, float, float]:
@@ -269,12 +272,43 @@ def ablation_rows(found: Sweep, changes: Changes, at: dict, direction: Tensor | 
     return rows
 
 
+def equal_damage(found: Sweep, direction: Tensor | None) -> Callable[[float], float]:
+    """Of nats lost: the dot product with the before-and-after vector that scaled logits have when they lose as many.
+
+    nan where there is no vector, or no such scale.
+    """
+    if direction is None:
+        return lambda nats: math.nan
+    last, at = found.chosen[-1], found.columns.random(found.columns.at)
+    windows = found.held_out.windows[: found.config.n_examples]
+    logits, targets = logits_at(found.source.load(last), windows, at, found.config.batch_size)
+    clean = scaled_losses(logits, targets, 1.0)
+
+    def product(nats: float) -> float:
+        scaled = losses_at_equal_damage(logits, targets, nats)
+        return math.nan if scaled is None else ((scaled - clean) * direction).sum().item()
+
+    return product
+
+
+def control_rows(found: Sweep, heads: list[dict], direction: Tensor | None) -> list[dict]:
+    """The rows of ablation.csv with the control of each induction head at the last snapshot; nan for all others."""
+    types = found.types.set_index(["layer", "head"]).head_type
+    product = equal_damage(found, direction)
+
+    def judged(row: dict) -> bool:
+        who = (row["layer"], row["head"])
+        return row["step"] == found.chosen[-1].step and types.get(who) == "induction"
+
+    return [row | {"before_after_control": product(row["loss_change"]) if judged(row) else math.nan} for row in heads]
+
+
 def chain_rows(found: Sweep, changes: Changes, at: dict) -> list[dict]:
     """Rows of ablation_by_chain.csv: the change of the score in each chain of examples."""
     return [
         at | who | {"chain": chain, "in_context_learning_change": value}
         for i, who in enumerate(removed_first(found))
-        for chain, value in enumerate(group_means(changes.score[i], found.chain).tolist())
+        for chain, value in enumerate(group_means(changes.score[i], found.held_out.chain).tolist())
     ]
 
 
@@ -301,12 +335,13 @@ def write_results(found: Sweep, seen: pd.DataFrame) -> None:
     types, room = found.types, found.room
     heads, chains, sets = [], [], []
     for kind in found.config.kinds:
-        direction = before_after_vector(found, kind)
+        direction, alone = before_after_vector(found, kind), []
         for snapshot in found.chosen:
             changes, at = changes_of(found, snapshot, kind), found.source.at(snapshot) | {"kind": kind}
-            heads += ablation_rows(found, changes, at, direction)
+            alone += ablation_rows(found, changes, at, direction)
             chains += chain_rows(found, changes, at)
             sets += set_rows(found, changes, at)
+        heads += control_rows(found, alone, direction)
     scores = seen.query("measure == 'prefix_matching'")[["step", "layer", "head", "value"]]
     scores = scores.rename(columns={"value": "prefix_matching"})
     table = pd.DataFrame(heads).merge(types, on=["layer", "head"], how="left")

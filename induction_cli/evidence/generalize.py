@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from induction_cli.config import GeneralizeConfig
 from induction_cli.device import choose_threads
@@ -32,14 +31,14 @@ from induction_cli.generality.probes import (
     pattern_probe,
     pattern_prompts,
     prefix_probe,
-    prompt_scores,
     translation_probe,
 )
 from induction_cli.generality.prompts import CATEGORIES
-from induction_cli.measures.controls import against_layer, corrected_99
+from induction_cli.measures.controls import against_layer, corrected_99, corrected_errors
 from induction_cli.measures.head_types import INDUCTION, induction
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.models.protocol import Model
+from induction_cli.models.shuffled import shuffled
 from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
@@ -61,18 +60,22 @@ FUZZY = ("literal_copying", "translation", "pattern_matching")
 
 
 def behaviour_rows(behaviours: dict[str, Behaviour], model: Model) -> pd.DataFrame:
-    """Rows of head_behaviours.csv: value with its 95% interval over units, control, and the bar `control_99`."""
+    """Rows of head_behaviours.csv: value with its 95% interval over units, control, and the bar `control_99`.
+
+    error: the chance that any head is as far above its control, so corrected for all heads of the model.
+    """
     nan = torch.full((model.n_layers, model.n_heads), torch.nan)
     index = pd.MultiIndex.from_product([range(model.n_layers), range(model.n_heads)], names=["layer", "head"])
     parts = []
     for name, found in behaviours.items():
-        value, low, high, control, bar = nan, nan, nan, nan, nan
+        value, low, high, control, bar, error = nan, nan, nan, nan, nan, nan
         if found.value is not None:
             value, (low, high) = found.value.mean(0), mean_interval(found.value)
         if found.value is not None and found.control is not None:
             control = found.control.mean(0)
-            bar = control + corrected_99(found.value - found.control)
-        columns = {"value": value, "low": low, "high": high, "control": control, "control_99": bar}
+            excess = found.value - found.control
+            bar, error = control + corrected_99(excess), corrected_errors(excess)
+        columns = {"value": value, "low": low, "high": high, "control": control, "control_99": bar, "error": error}
         part = pd.DataFrame({column: each.flatten().numpy() for column, each in columns.items()}, index).reset_index()
         part.insert(2, "behaviour", name)
         n = 0 if found.value is None else len(found.value)
@@ -137,6 +140,27 @@ def definition_rows(config: GeneralizeConfig, behaviours: dict[str, Behaviour]) 
     )
 
 
+# ------------------------------------------------------------------------------------------------ nulls
+
+RANDOM, SHUFFLED = "random weights", "shuffled heads"
+
+
+def null_models(model: Model, seed: int) -> dict[str, Model]:
+    """{null: model that should show nothing}; no shuffled heads where single heads' weights are not known."""
+    found = {RANDOM: model.untrained(seed)}
+    return found if model.no_weights else found | {SHUFFLED: shuffled(model, seed)}
+
+
+def null_rows(model: Model, probes: dict[str, Probe], config: GeneralizeConfig) -> pd.DataFrame:
+    """Rows of null_behaviours.csv: as head_behaviours.csv, of the nulls."""
+    parts = []
+    for null, made in null_models(model, config.seed).items():
+        found = {name: behaviour(made, probe, config, f"{in_words(name)}, {null}") for name, probe in probes.items()}
+        table = behaviour_rows(found | {"copying_eigenvalues": eigenvalue_behaviour(made)}, made)
+        parts.append(table.assign(head_type=head_type(table, induction_heads(table)), model=null))
+    return pd.concat(parts, ignore_index=True)
+
+
 # ------------------------------------------------------------------------------------------------ claims
 
 
@@ -144,8 +168,8 @@ def definition_rows(config: GeneralizeConfig, behaviours: dict[str, Behaviour]) 
 class Findings:
     """What the claims of line 4 are judged by.
 
-    heads: head_behaviours.csv; few_shot and effects: few_shot.csv and few_shot_effect.csv. untrained: prefix matching
-    [layer, head] with random weights. literal_share: of the pattern task's pairs of lines of one category, those that
+    heads: head_behaviours.csv; few_shot and effects: few_shot.csv and few_shot_effect.csv. nulls:
+    null_behaviours.csv. literal_share: of the pattern task's pairs of lines of one category, those that
     share a token. Such pairs do not count in 4c; in 4d they do, and where there are many the task is no test of
     abstraction.
     """
@@ -154,7 +178,7 @@ class Findings:
     heads: pd.DataFrame
     few_shot: pd.DataFrame
     effects: pd.DataFrame
-    untrained: Tensor | None
+    nulls: pd.DataFrame
     literal_share: float
 
 
@@ -167,7 +191,7 @@ def claim_rows(found: Findings) -> pd.DataFrame:
     chosen = induction_heads(found.heads)
     rows = [literal_row(found, chosen)]
     rows += [above_control_row(found, chosen, claim, name) for claim, name in FUZZIER.items()]
-    rows += pattern_rows(found) + weight_rows(found, chosen)
+    rows += pattern_rows(found) + weight_rows(found, chosen) + count_rows(found.nulls)
     return pd.DataFrame(rows, columns=CLAIMS)
 
 
@@ -228,14 +252,27 @@ def weight_rows(found: Findings, chosen: Heads) -> list[list]:
     eigenvalues = found.heads[found.heads.behaviour == "copying_eigenvalues"].value
     remark = " ".join(map(label, chosen[:10])) if eigenvalues.notna().any() else "copying is not known"
     statistic, by_chance = "induction_heads", "induction_heads_with_random_weights"
-    if found.untrained is None:
+    random = found.nulls[(found.nulls.model == RANDOM) & (found.nulls.behaviour == "prefix_matching")].value.dropna()
+    if random.empty:
         return [["6d", statistic, *NOTHING, remark], ["6d", by_chance, *NOTHING, "prefix matching alone"]]
     numbers = without_interval(len(chosen)) if eigenvalues.notna().any() else NOTHING
-    best, random = found.untrained.max(), without_interval(int((found.untrained >= INDUCTION).sum()))
+    matching = without_interval(int((random >= INDUCTION).sum()))
     return [
         ["6d", statistic, *numbers, remark],
-        ["6d", by_chance, *random, f"prefix matching alone; best {best:.3f}"],
+        ["6d", by_chance, *matching, f"prefix matching alone; best {random.max():.3f}"],
     ]
+
+
+def count_rows(nulls: pd.DataFrame) -> list[list]:
+    """4a to 4c, 6d: how many heads of each null are above the control of each behaviour."""
+    rows: list[list] = []
+    behaviours = {"4a": "literal_copying", **FUZZIER, "6d": "prefix_matching"}
+    for claim, name in behaviours.items():
+        for null, heads in nulls[nulls.behaviour == name].dropna(subset="control_99").groupby("model"):
+            statistic = f"{name}_heads_above_control_with_{str(null).replace(' ', '_')}"
+            remark = f"of {len(heads)}; {(heads.head_type == 'induction').sum()} induction heads"
+            rows.append([claim, statistic, *without_interval(int(heads.above.sum())), remark])
+    return rows
 
 
 def source_row(source: Source, model: Model, at: Moment) -> pd.DataFrame:
@@ -307,10 +344,7 @@ def measure(source: Source, config: GeneralizeConfig) -> tuple[dict[str, pd.Data
         heads.groupby(["layer", "head"]).ngroups,
         time.perf_counter() - began,
     )
-    probe = probes["prefix_matching"]
-    untrained = None
-    if not probe.note:
-        untrained = prompt_scores(model.untrained(config.seed), probe.prompts, config, "random weights")[0].mean(0)
+    nulls = null_rows(model, probes, config)
     literal = probes["literal_copying"]
     doubled = None if literal.note else torch.tensor([prompt.tokens for prompt in literal.prompts])
     asked = [] if probes["pattern_matching"].note else prompts
@@ -321,11 +355,12 @@ def measure(source: Source, config: GeneralizeConfig) -> tuple[dict[str, pd.Data
     tables = {
         "source": source_row(source, model, at),
         "head_behaviours": heads,
+        "null_behaviours": nulls,
         "definitions": definition_rows(config, behaviours),
         "correlations": correlation_rows(heads),
         "few_shot": few_shot,
         "few_shot_effect": effects,
-        "claims": claim_rows(Findings(behaviours, heads, few_shot, effects, untrained, literal_share)),
+        "claims": claim_rows(Findings(behaviours, heads, few_shot, effects, nulls, literal_share)),
     }
     page = attention_page(f"What the heads of {source.name} attend to", examples(source, model, probes, heads))
     log.info("%s: all in %.0f s", source.name, time.perf_counter() - began)

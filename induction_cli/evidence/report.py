@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import pandas as pd
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from induction_cli.config import ReportConfig
 from induction_cli.page import page
@@ -19,87 +20,120 @@ from induction_cli.runs.files import beside
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
-from induction_cli.verdicts import Effect, Verdict, load_claims, verdicts
+from induction_cli.verdicts import Claim, PartVerdict, Verdict, load_claims, rows_of, with_holm
+from induction_cli.verdicts.rows import estimate_rows, part_rows, verdict_rows
 from induction_cli.verdicts.tables import Whole, damaged_in, folders_in
 
 COLOURS = {"supported": "green", "not supported": "red", "inconclusive": "yellow", "not tested": "dim"}
 
 
-def decided(paths: list[Path], claims: list[dict]) -> list[Verdict]:
-    """The verdicts of `verdicts`, claim by claim: a damaged table costs the claims that read it the run it is of."""
-    found, damaged = [], damaged_in(paths, COMMANDS)
-    for claim in claims:
-        note = ""
-        for asked in (paths, Whole(paths, damaged)) if damaged else (paths,):
+def decided(
+    paths: list[Path], asked: Sequence[Claim], claims: Sequence[Claim], damaged: Collection[Path] = ()
+) -> list[Verdict]:
+    """The verdicts of the claims asked for; a damaged folder costs the claims that read it the run it is of."""
+    found: list[Verdict] = []
+    for claim in asked:
+        why = ""
+        for whole in (paths, Whole(paths, damaged)) if damaged else (paths,):
             try:
-                found += verdicts(asked, [claim])
+                found += rows_of(claim, whole, claims)
                 break
             except Exception as error:  # whatever is in a damaged table
-                note = f"its tables cannot be read: {type(error).__name__}: {one_line(error)}"
+                said = " ".join(str(error).split()) or "nothing said"
+                why = f"its tables cannot be read: {type(error).__name__}: {said}"
         else:
-            found.append(Verdict(claim["id"], "not tested", [], note))
-    return found
+            found.append(Verdict(claim, claim.model_class, True, "not tested", missing=why))
+    return with_holm(found)
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or "nothing said"
+# ------------------------------------------------------------------------------------------------ the terminal
 
 
-def effect_rows(found: list[Verdict]) -> pd.DataFrame:
-    """effects.csv: every run's number behind every verdict."""
-    columns = ["id", "run", "value", "low", "high", "holds"]
-    return pd.DataFrame(
-        [[v.id, e.run, e.value, e.low, e.high, e.holds] for v in found for e in v.effects], columns=columns
-    )
+def number(value: float) -> str:
+    """Three digits, and never '-0.00'."""
+    if value == 0:
+        return "0"
+    return f"{value:+.2f}" if 0.1 <= abs(value) < 100 else f"{value:+.3g}"
 
 
-def compact(effects: Sequence[Effect]) -> str:
-    """'+0.61 [+0.38, +0.77]' of one run; of several the range of their numbers."""
-    if not effects:
-        return "-"
-    if len(effects) == 1 and math.isnan(effects[0].low):  # a count has no interval
-        return f"{effects[0].value:+.2f}"
-    if len(effects) == 1:
-        return f"{effects[0].value:+.2f} [{effects[0].low:+.2f}, {effects[0].high:+.2f}]"
-    values = [effect.value for effect in effects]
-    return f"{min(values):+.2f} to {max(values):+.2f}"
+def compact(part: PartVerdict) -> str:
+    """'fall +0.61 nats [+0.38, +0.77]', '100% of seeds [29%, 100%]'."""
+    ends = (part.estimate, part.low, part.high)
+    value, low, high = (f"{end:.0%}" if part.scale == "share" and part.verdict else number(end) for end in ends)
+    said = f"{part.part.name} {value} {part.part.unit}".strip()
+    return f"{said} [{low}, {high}]" if math.isfinite(part.low) else said
 
 
-def show(found: list[Verdict], claims: dict[str, dict]) -> None:
-    table = Table(title="Verdicts", title_justify="left", box=SIMPLE, pad_edge=False)
-    for name in ("id", "claim", "effect", "rule", "verdict"):
-        table.add_column(name, overflow="fold")
+def counted(verdict: Verdict) -> str:
+    """'2 layers, 5 seeds, 2 could not say (no window)'."""
+    part, unit = verdict.decisive, verdict.claim.unit_of_evidence
+    if part is None or verdict.claim.kind == "existence":
+        return verdict.model_class
+    said = f"{verdict.model_class}, {part.n} {unit if part.n == 1 else unit + 's'}"
+    for why, count in part.could_not_say.items():
+        said += f", {count} could not say ({why})"
+    return said
+
+
+def detail(verdict: Verdict) -> str:
+    """The line below a claim: class and seeds, what was found, what the rule asks of it."""
+    said, part = counted(verdict), verdict.decisive
+    if part and verdict.claim.kind != "existence":
+        said += f": {compact(part)}"
+        said += "; judged as yes or no" if part.scale == "share" else f"; to be {part.part.rule}"
+    return "; ".join(filter(None, (said, verdict.note)))
+
+
+def show(found: Sequence[Verdict]) -> None:
+    """Three columns that fit a narrow terminal; then the claims not tested, by what would test them."""
+    table = Table(title="Verdicts", title_justify="left", box=SIMPLE, pad_edge=False, expand=True)
+    table.add_column("id", no_wrap=True)
+    table.add_column("claim, and what was found", overflow="fold", ratio=1)
+    table.add_column("verdict", overflow="fold", min_width=13)
     untested: dict[str, list[str]] = {}
     for verdict in found:
         if verdict.verdict == "not tested":
-            untested.setdefault(verdict.note, []).append(verdict.id)
+            if verdict.headline:
+                part = verdict.decisive
+                seen = f" {compact(part)}" if part and math.isfinite(part.estimate) else ""
+                untested.setdefault(verdict.missing, []).append(verdict.id + seen)
             continue
-        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/] ({escape(verdict.note)})"
-        claim = claims[verdict.id]
-        table.add_row(verdict.id, escape(claim["claim"]), escape(compact(verdict.effects)), escape(claim["rule"]), said)
+        holm = {True: ", also after Holm", False: ", not after Holm", None: ""}[verdict.holm]
+        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]{holm}"
+        words = f"{escape(verdict.claim.claim)}\n" if verdict.headline else ""
+        table.add_row(verdict.id if verdict.headline else "", f"{words}[dim]{escape(detail(verdict))}[/]", said)
     console = Console()
-    console.print(table)
-    for note, ids in untested.items():
-        console.print(f"not tested: {', '.join(ids)} ({escape(note)})", highlight=False)
+    if table.row_count:
+        console.print(table)
+    for missing, ids in untested.items():
+        console.print(f"not tested: {', '.join(ids)}", highlight=False, markup=False)
+        console.print(Padding(Text(missing), (0, 0, 0, 4)))
+    if any(verdict.seen_before for verdict in found):
+        first = max(verdict.claim.first_new_seed for verdict in found)
+        console.print(
+            f"Seeds below {first} were seen before the rules were fixed: they illustrate, and confirm nothing.",
+            highlight=False,
+        )
 
 
 def run(config: ReportConfig, out_dir: Path) -> float:
     """Decide every claim of the chosen argument and write report.html; returns the number supported."""
     claims = load_claims(beside("experiments") / "claims.yaml")
-    asked = [claim for claim in claims if config.argument in (0, claim["argument"])]
+    asked = [claim for claim in claims if config.argument in (0, claim.line)]
     paths = with_steps([Path(path) for path in config.run_dirs])
-    found = decided(paths, asked)
+    damaged = damaged_in(paths, COMMANDS)
+    found = decided(paths, asked, claims, damaged)
     room = RunDir(out_dir)
-    verdict_rows = pd.DataFrame([[v.id, v.verdict, v.note] for v in found], columns=["id", "verdict", "note"])
-    html = page(paths, asked, found, config.argument, config.explorer_runs)
+    html = page(paths, found, config.argument, config.explorer_runs)
     read = [RunDir(each) for folder in folders_in(paths) for each in (folder, *(folder / name for name in COMMANDS))]
     with writing(room, "report", config, tables_behind(read, room)) as meta:
-        room.write_table("effects", effect_rows(found))
-        room.write_table("verdicts", verdict_rows)
+        room.write_table("estimates", estimate_rows(found))
+        room.write_table("verdict_parts", part_rows(found))
+        room.write_table("verdicts", verdict_rows(found))
         written = room.write_page("report", html)
-        meta["headline"] = float(sum(verdict.verdict == "supported" for verdict in found))
-    show(found, {claim["id"]: claim for claim in claims})
-    for problems in damaged_in(paths, COMMANDS).values():
+        meta["headline"] = float(sum(verdict.headline and verdict.verdict == "supported" for verdict in found))
+    show(found)
+    for problems in damaged.values():
         for problem in problems:
             say(f"left out: {problem}")
     print(f"tables  {relative(room.path / 'tables')}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from induction_cli.page import explorer, rooms
 from induction_cli.page.figures import Figures
-from induction_cli.page.sections import UNDONE, Claim, all_sections, interval
+from induction_cli.page.sections import UNDONE, Claim, all_sections, number
 from induction_cli.page.template import embedded, render
 from induction_cli.runs.process import version_of
 from induction_cli.verdicts import Verdict
@@ -23,14 +23,11 @@ BADGES = {  # verdict: (class, sign); the sign and the words say it without colo
 }
 
 
-def page(
-    paths: Sequence[Path], claims: Sequence[dict], verdicts: Sequence[Verdict], argument: int = 0, explore: int = 2
-) -> str:
-    """HTML. verdicts: one per claim that was asked for; argument: the one line shown, 0 for all; explore: how many runs
-    have their heads' attention in the page."""
+def page(paths: Sequence[Path], verdicts: Sequence[Verdict], argument: int = 0, explore: int = 2) -> str:
+    """HTML. verdicts: of the claims that were asked for; argument: the one line shown, 0 for all; explore: how many
+    runs have their heads' attention in the page."""
     found = rooms.find(paths)
-    by_id = {claim["id"]: claim for claim in claims}
-    judged = [Claim(by_id[verdict.id], verdict) for verdict in verdicts]
+    judged = [Claim(verdict.claim, verdict) for verdict in verdicts if verdict.headline]
     figures = Figures(FIGURES)
     made = all_sections(found, judged, figures, argument)
     explored, problems = explorer.explorer(explorer.choose(found.runs, explore))
@@ -38,7 +35,7 @@ def page(
         "report",
         chapters={name: [s for s in made if s.line in lines] for name, lines in CHAPTERS.items()},
         claims=judged,
-        interval=interval,
+        number=number,
         badges=BADGES,
         titles={section.line: section.title for section in made},
         runs=found.runs,

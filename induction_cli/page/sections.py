@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import yaml
@@ -15,8 +14,8 @@ import yaml
 from induction_cli.page.figures import Figures
 from induction_cli.page.rooms import Found, Origin, Room, Run, origin
 from induction_cli.runs.run_dir import relative
-from induction_cli.terminal import plural
-from induction_cli.verdicts import Effect, Verdict
+from induction_cli.verdicts import Claim as ClaimRule
+from induction_cli.verdicts import PartVerdict, Verdict
 
 UNDONE = ("failed", "skipped")  # steps that a section must own up to
 KINDS = 4  # kinds of models whose plots are in full
@@ -52,18 +51,19 @@ class Fold:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as data (experiments/claims.yaml), its verdict, and its effect in a few words."""
+    """A claim as data (experiments/claims.yaml), its verdict in one class, and its estimate in a few words."""
 
-    data: dict
+    data: ClaimRule
     verdict: Verdict
 
     @property
     def effect(self) -> str:
-        return summary(self.verdict.effects)
+        return interval(self.verdict.decisive) if self.verdict.decisive else "none"
 
     @property
     def counted(self) -> str:
-        return counted(self.verdict.effects)
+        n = self.verdict.n
+        return f"{n} {self.data.unit_of_evidence}{'' if n == 1 else 's'}"
 
 
 @dataclass
@@ -103,28 +103,9 @@ def number(value: float) -> str:
     return f"{value:+.2g}" if 0 < abs(value) < 0.1 else f"{value:+.2f}"
 
 
-def interval(effect: Effect) -> str:
-    known = math.isfinite(effect.low) and math.isfinite(effect.high)
-    return f"{number(effect.value)} [{number(effect.low)}, {number(effect.high)}]" if known else number(effect.value)
-
-
-def summary(effects: Sequence[Effect]) -> str:
-    """One effect with its interval; of several the median and the range over runs."""
-    if not effects:
-        return "none"
-    values = [effect.value for effect in effects if math.isfinite(effect.value)]
-    if len(effects) == 1 or not values:
-        return interval(effects[0])
-    return f"median {number(median(values))}, from {number(min(values))} to {number(max(values))}"
-
-
-def counted(effects: Sequence[Effect]) -> str:
-    """'6 runs, 3 seeds'; seeds only where they are known."""
-    if not effects:
-        return "no run"
-    n_runs, seeds = sum(effect.runs for effect in effects), {e.seed for e in effects if e.seed is not None}
-    runs = "one run" if n_runs == 1 else f"{n_runs} runs"
-    return f"{runs}, {plural(len(seeds), 'seed')}" if seeds and n_runs > 1 else runs
+def interval(part: PartVerdict) -> str:
+    said = f"{number(part.estimate)} {part.part.unit}".strip()
+    return f"{said} [{number(part.low)}, {number(part.high)}]" if math.isfinite(part.low) else said
 
 
 # ------------------------------------------------------------------------------------------------ plots
@@ -224,7 +205,7 @@ def all_sections(found: Found, claims: Sequence[Claim], figures: Figures, argume
                 line["title"],
                 line["question"],
                 line["make"],
-                [claim for claim in claims if claim.data["argument"] == line["line"]],
+                [claim for claim in claims if claim.data.line == line["line"]],
                 bool(rooms),
             )
             section.groups = draw(shown, figures, section.left_out)

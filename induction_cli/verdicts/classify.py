@@ -1,19 +1,27 @@
-"""Claims 7a to 7k, from the tables of `induction classify`."""
+"""Claims 7a to 7k: one number a seed, from the tables of `induction classify`."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from itertools import chain
 
-import numpy as np
 import pandas as pd
 import torch
 
-from induction_cli.measures.intervals import correlation, mean_interval
-from induction_cli.verdicts.decide import Effect, above, below, both
+from induction_cli.measures.intervals import correlation
+from induction_cli.verdicts.decide import SeedEstimate
 from induction_cli.verdicts.tables import Paths, rooms_in
 
+NETWORK, REDUCED, NESTED = (
+    "network",
+    "two-parameter model",
+    "nested logits",
+)  # classes, as in claims.yaml
+SYSTEMS = {NETWORK: "network", REDUCED: "two_parameter"}  # as the tables have them
 GRID = ("burstiness", "n_classes", "epsilon", "alpha")
 FEWEST = 6  # settings behind a rank correlation: fewer agree by chance
+NEAR = 0.25  # of a Zipf exponent of 1
 
 
 def tables(paths: Paths, name: str) -> list[pd.DataFrame]:
@@ -21,55 +29,51 @@ def tables(paths: Paths, name: str) -> list[pd.DataFrame]:
     return [room.table(name) for room in rooms_in(paths, "", name)]
 
 
-def over_units(name: str, values: np.ndarray, runs: int) -> tuple[str, float, float, float, int]:
-    """Mean of the units with its bootstrap interval: what an Effect starts with, and the number of runs."""
-    low, high = mean_interval(torch.tensor(values))
-    return name, float(values.mean()), low.item(), high.item(), runs
+def says(model_class: str, seed: int, value: float, missing: str, part: str = "", items: int | None = None):
+    why = "" if math.isfinite(value) else missing
+    return SeedEstimate(model_class, int(seed), f"seed {seed}", float(value), why, part, items)
 
 
-def abruptness(paths: Paths, system: str) -> list[Effect]:
+def abruptness(paths: Paths, model_class: str) -> list[SeedEstimate]:
     """Of the run with the most seeds: jumps are timed in one setting, grids are for other claims."""
-    found = max((rows[rows["system"] == system] for rows in tables(paths, "jumps")), key=len, default=None)
-    if found is None or found.empty:
-        return []
-    name, value, low, high, runs = over_units(system, found["share"].to_numpy(), len(found))
-    return [Effect(name, value, low, high, above(0.5, low, high), runs=runs)]
+    found = max(
+        (rows[rows.system == SYSTEMS[model_class]] for rows in tables(paths, "jumps")), key=len, default=pd.DataFrame()
+    )
+    return [says(model_class, row.seed, row.share, "no jump") for row in found.itertuples()]
 
 
-def earliness(paths: Paths, measures: list[str]) -> list[Effect]:
-    """Latest onset of the measures / onset of in-context accuracy; a seed without one of these onsets has no ratio and
-    keeps the claim from holding."""
+def earliness(paths: Paths, measures: list[str]) -> list[SeedEstimate]:
+    """Latest onset of the measures / onset of in-context accuracy."""
     found = [
         rows.query("system == 'network'") for rows in tables(paths, "onsets") if "system" in rows
     ]  # smear has onsets too
     onsets = max((rows.pivot(index="seed", columns="event", values="step") for rows in found), key=len, default=None)
     if onsets is None or onsets.empty:
         return []
-    ratio = (onsets[measures].max(axis=1, skipna=False) / onsets["in_context"]).to_numpy()
-    name, value, low, high, runs = over_units(" ".join(measures), ratio, len(ratio))
-    return [Effect(name, value, low, high, below(1, low, high) if np.isfinite(ratio).all() else None, runs=runs)]
+    ratios = onsets[measures].max(axis=1, skipna=False) / onsets["in_context"]
+    return [says(NETWORK, seed, ratio, "one of the two never comes") for seed, ratio in ratios.items()]
 
 
-def claim_7a(paths: Paths) -> list[Effect]:
-    return abruptness(paths, "network")
+def claim_7a(paths: Paths) -> list[SeedEstimate]:
+    return abruptness(paths, NETWORK)
 
 
-def claim_7b(paths: Paths) -> list[Effect]:
+def claim_7b(paths: Paths) -> list[SeedEstimate]:
     return earliness(paths, ["context_label_accuracy"])
 
 
-def claim_7c(paths: Paths) -> list[Effect]:
+def claim_7c(paths: Paths) -> list[SeedEstimate]:
     return earliness(paths, ["item_label_attention", "target_labels_attention", "target_correct_attention"])
 
 
-def finals(paths: Paths, system: str) -> tuple[pd.DataFrame, list[str]]:
+def finals(paths: Paths, model_class: str) -> tuple[pd.DataFrame, list[str]]:
     """final.csv of all runs of a system, and its settings: the columns before `system`."""
     found = tables(paths, "final")
     if not found:
         return pd.DataFrame(), []
     rows = pd.concat(found, ignore_index=True)
     settings = list(rows.columns[: rows.columns.get_loc("system")])
-    return rows[rows["system"] == system].drop_duplicates([*settings, "seed"]), settings
+    return rows[rows.system == SYSTEMS[model_class]].drop_duplicates([*settings, "seed"]), settings
 
 
 def alike(rows: pd.DataFrame, settings: list[str], varied: str) -> list[pd.DataFrame]:
@@ -80,94 +84,68 @@ def alike(rows: pd.DataFrame, settings: list[str], varied: str) -> list[pd.DataF
     return [part.sort_values(varied) for _, part in rows.groupby([*same, "seed"]) if part[varied].nunique() > 1]
 
 
-def variance(part: pd.Series | pd.DataFrame, measure: str):
-    """Of an accuracy, over its held-out sequences."""
-    return part[measure] * (1 - part[measure]) / part["n_sequences"]
+def mean_by_seed(numbers: Iterable[tuple[int, float]], part: str = "") -> list[SeedEstimate]:
+    """The mean of a seed's numbers, over the settings that they were found at."""
+    table = pd.DataFrame(list(numbers), columns=["seed", "value"])
+    means = table.groupby("seed").value.mean()
+    return [says(NETWORK, seed, value, "no accuracy", part) for seed, value in means.items()]
 
 
-def difference(name: str, seed: int, pairs: list[tuple[float, float]]) -> Effect:
-    """Mean of (difference, variance) pairs, with a normal 95% interval; must be above 0."""
-    value = float(np.mean([d for d, _ in pairs]))
-    half = 1.96 * float(np.sqrt(sum(v for _, v in pairs))) / len(pairs)
-    return Effect(name, value, value - half, value + half, above(0, value - half, value + half), seed=seed)
+def preference(paths: Paths, varied: str) -> list[SeedEstimate]:
+    """In-context accuracy rises from the smallest value to the largest, in-weights accuracy falls."""
+    parts = alike(*finals(paths, NETWORK), varied)
+    found: list[SeedEstimate] = []
+    for name, measure, sign in (("in context", "in_context", 1), ("in weights", "in_weights", -1)):
+        changes = ((part.seed.iloc[0], sign * (part[measure].iloc[-1] - part[measure].iloc[0])) for part in parts)
+        found += mean_by_seed(changes, name)
+    return found
 
 
-def preference(paths: Paths, varied: str) -> list[Effect]:
-    """Two effects a seed: in-context accuracy rises from the smallest value to the largest, in-weights falls."""
-    rows, settings = finals(paths, "network")
-    by_seed: dict[int, dict[str, list[tuple[float, float]]]] = {}
-    for part in alike(rows, settings, varied):
-        first, last = part.iloc[0], part.iloc[-1]
-        for measure, sign in (("in_context", 1), ("in_weights", -1)):
-            change = sign * (last[measure] - first[measure])
-            pair = (change, variance(first, measure) + variance(last, measure))
-            by_seed.setdefault(int(first["seed"]), {}).setdefault(measure, []).append(pair)
-    return [
-        difference(f"seed {seed} {measure}", seed, pairs)
-        for seed, measures in sorted(by_seed.items())
-        for measure, pairs in measures.items()
-    ]
-
-
-def claim_7d(paths: Paths) -> list[Effect]:
+def claim_7d(paths: Paths) -> list[SeedEstimate]:
     return preference(paths, "burstiness")
 
 
-def claim_7e(paths: Paths) -> list[Effect]:
+def claim_7e(paths: Paths) -> list[SeedEstimate]:
     return preference(paths, "n_classes")
 
 
-def claim_7f(paths: Paths) -> list[Effect]:
+def claim_7f(paths: Paths) -> list[SeedEstimate]:
     return preference(paths, "epsilon")
 
 
-def claim_7g(paths: Paths) -> list[Effect]:
-    rows, settings = finals(paths, "network")
-    by_seed: dict[int, list[tuple[float, float]]] = {}
-    for part in alike(rows, settings, "alpha"):
-        least = part[["in_context", "in_weights"]].idxmin(axis=1)
-        part = part.assign(
-            least=part[["in_context", "in_weights"]].min(axis=1),
-            noise=[variance(part.loc[i], measure) for i, measure in least.items()],
-        )
-        middle = part.loc[(part["alpha"] - 1).abs().idxmin()]
+def claim_7g(paths: Paths) -> list[SeedEstimate]:
+    gains = []
+    for part in alike(*finals(paths, NETWORK), "alpha"):
+        part = part.assign(least=part[["in_context", "in_weights"]].min(axis=1))
+        middle = part.loc[(part.alpha - 1).abs().idxmin()]
         ends = part.iloc[[0, -1]]
-        if ends["alpha"].iloc[0] < middle["alpha"] < ends["alpha"].iloc[1] and abs(middle["alpha"] - 1) <= 0.25:
-            rival = ends.loc[ends["least"].idxmax()]
-            pair = (middle["least"] - rival["least"], middle["noise"] + rival["noise"])
-            by_seed.setdefault(int(middle["seed"]), []).append(pair)
-    return [difference(f"seed {seed}", seed, pairs) for seed, pairs in sorted(by_seed.items())]
+        if ends.alpha.iloc[0] < middle.alpha < ends.alpha.iloc[1] and abs(middle.alpha - 1) <= NEAR:
+            gains.append((middle.seed, middle.least - ends.least.max()))
+    return mean_by_seed(gains)
 
 
-def side_by_side(paths: Paths) -> tuple[pd.DataFrame, int]:
-    """Both systems' mean probabilities at every setting that both have, and how many seeds there are."""
-    measures = ["in_context_probability", "in_weights_probability"]
-    (network, settings), (reduced, _) = finals(paths, "network"), finals(paths, "two_parameter")
+def claim_7h(paths: Paths) -> list[SeedEstimate]:
+    """A seed's network against the two-parameter model of that seed, at the settings of the grids that both have."""
+    (network, settings), (reduced, _) = finals(paths, NETWORK), finals(paths, REDUCED)
     if network.empty or reduced.empty:
-        return pd.DataFrame(), 0
-    means = [rows.groupby(settings)[measures].mean() for rows in (network, reduced)]
-    both_have = means[0].join(means[1], rsuffix="_reduced", how="inner")
-    same = [name for name in settings if name not in GRID]
-    size = both_have.groupby(level=same)[measures[0]].transform("size")
-    n_seeds = reduced.groupby(settings)["seed"].nunique().min()
-    return both_have[size == size.max()], int(n_seeds)  # the grids, without runs of other sizes
-
-
-def claim_7h(paths: Paths) -> list[Effect]:
-    means, n_seeds = side_by_side(paths)
-    if len(means) < FEWEST:
         return []
-    effects = []
-    for measure in ("in_context", "in_weights"):
-        x, y = (torch.tensor(means[f"{measure}_probability{end}"].to_numpy()) for end in ("", "_reduced"))
-        value, low, high = correlation(x, y, ranks=True)
-        name = f"{measure}, {len(means)} settings"
-        effects.append(Effect(name, value, low, high, above(0, low, high), runs=n_seeds))
-    return effects
+    both = network.merge(reduced, on=[*settings, "seed"], suffixes=("", "_reduced"))
+    same = [name for name in settings if name not in GRID]
+    sizes = both.groupby([*same, "seed"])["seed"].transform("size")
+    both = both[sizes == sizes.groupby(both.seed).transform("max")]  # the grids, without runs of other sizes
+    found = []
+    for seed, rows in both.groupby("seed"):
+        for name in ("in context", "in weights"):
+            measure = f"{name.replace(' ', '_')}_probability"
+            x, y = (torch.tensor(rows[f"{measure}{end}"].to_numpy()) for end in ("", "_reduced"))
+            value = correlation(x, y, ranks=True).value if len(rows) >= FEWEST else math.nan
+            why = f"{len(rows)} settings; a correlation takes {FEWEST}" if len(rows) < FEWEST else "nothing varies"
+            found.append(says(REDUCED, seed, value, why, name, len(rows)))
+    return found
 
 
-def claim_7i(paths: Paths) -> list[Effect]:
-    return abruptness(paths, "two_parameter")
+def claim_7i(paths: Paths) -> list[SeedEstimate]:
+    return abruptness(paths, REDUCED)
 
 
 def nested(paths: Paths) -> list[tuple[int, pd.DataFrame]]:
@@ -175,23 +153,15 @@ def nested(paths: Paths) -> list[tuple[int, pd.DataFrame]]:
     return list(chain.from_iterable(list(rows.groupby("seed")) for rows in tables(paths, "jump_times")))
 
 
-def claim_7j(paths: Paths) -> list[Effect]:
-    effects = []
+def claim_7j(paths: Paths) -> list[SeedEstimate]:
+    found = []
     for seed, rows in nested(paths):
         inner = rows[["correct_label_attention", "previous_token_attention"]].min(axis=1)
-        ratio = (rows["context_label"] / inner).dropna().to_numpy()
-        if len(ratio) > 1:
-            name, value, low, high, _ = over_units(f"seed {seed}", ratio, 1)
-            effects.append(Effect(name, value, low, high, below(1, low, high), seed=seed))
-    return effects
+        found.append(says(NESTED, seed, (rows.context_label / inner).dropna().mean(), "no start jumps"))
+    return found
 
 
-def claim_7k(paths: Paths) -> list[Effect]:
+def claim_7k(paths: Paths) -> list[SeedEstimate]:
     """A start that does not jump in the time simulated, twice the longest predicted, counts as wholly missed."""
-    effects = []
-    for seed, rows in nested(paths):
-        error = (rows["predicted"] / rows["simulated"] - 1).abs().fillna(1.0).to_numpy()
-        name, value, low, high, _ = over_units(f"seed {seed}", error, 1)
-        holds = both(below(0.1, low, high), len(error) > 1)
-        effects.append(Effect(name, value, low, high, holds, seed=seed))
-    return effects
+    errors = ((seed, (rows.predicted / rows.simulated - 1).abs().fillna(1.0)) for seed, rows in nested(paths))
+    return [says(NESTED, seed, error.mean(), "no start") for seed, error in errors]

@@ -1,10 +1,11 @@
-"""Where verdicts find their tables: the paths given, and the folders in them."""
+"""Where verdicts find their tables: the paths given, and the folders in them; and what class of model a run is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from induction_cli.config import ModelConfig
 from induction_cli.runs.run_dir import RunDir
 
 Paths = Sequence[Path]  # runs, folders of runs, rooms of an analysis
@@ -56,3 +57,9 @@ def rooms_in(paths: Paths, command: str, table: str) -> list[RunDir]:
     """The rooms of an analysis that hold a table: of the paths and of the folders in them."""
     rooms = [RunDir(folder / command) for folder in folders_in(paths)]
     return [room for room in rooms if room.table_file(table).exists() and is_whole(paths, room.path)]
+
+
+def class_of(model: ModelConfig) -> str:
+    """'1 layer', '2 layers', '3 layers, MLPs': what gets a row of its own. Smeared keys are no class but an arm."""
+    layers = "1 layer" if model.n_layers == 1 else f"{model.n_layers} layers"
+    return f"{layers}, MLPs" if model.d_mlp > 0 else layers
