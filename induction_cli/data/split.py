@@ -21,7 +21,7 @@ HELD_OUT = 0.05  # share of the documents in validation, and in test
 FEW = 100  # fewer documents than this that could be held out are cut by position instead
 LONG_LINE = 20  # characters; shorter lines, such as `return None`, are alike everywhere
 BUCKETS = 64  # of the lines on disk; one is in memory at a time
-CHUNK = 4096  # documents whose lines are written together
+CHUNK = 1 << 20  # lines that are written together
 LINE = np.dtype([("line", np.uint64), ("document", np.uint32)])
 
 
@@ -82,6 +82,7 @@ class Lines:
         self.file = file  # chunks, each in order of bucket
         self.in_buckets: list[np.ndarray] = []  # of each chunk
         self.held: list[np.ndarray] = []  # of the chunk to come
+        self.n_held = 0  # lines and documents
         self.n_lines: list[int] = []  # distinct long ones of each document
 
     def add(self, text: str) -> None:
@@ -94,7 +95,8 @@ class Lines:
         rows["line"], rows["document"] = np.frombuffer(hashed, np.uint64), len(self.n_lines)
         self.held.append(rows)
         self.n_lines.append(len(lines))
-        if len(self.held) >= CHUNK or len(rows) >= CHUNK:
+        self.n_held += 1 + len(rows)
+        if self.n_held >= CHUNK:
             self.write()
 
     def write(self) -> None:
@@ -103,6 +105,7 @@ class Lines:
         self.file.write(rows[np.argsort(bucket, kind="stable")].tobytes())
         self.in_buckets.append(np.bincount(bucket.astype(np.int64), minlength=BUCKETS))
         self.held.clear()
+        self.n_held = 0
 
     def bucket(self, number: int) -> np.ndarray:
         """Its rows of all chunks."""
