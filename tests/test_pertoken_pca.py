@@ -183,7 +183,8 @@ def test_traces_are_the_tokens_that_changed_most(runs, tmp_path):
 
 def test_tokens_that_look_like_missing_values_are_shown(runs, tmp_path, monkeypatch):
     """Python text is full of None; read back from a CSV it would be nan."""
-    monkeypatch.setattr(pertoken_pca.Tokenizer, "from_str", lambda _: type("", (), {"decode": lambda *_: "None"}))
+    silent = type("", (), {"decode": lambda *_: "None"})()
+    monkeypatch.setattr(RunDir, "tokenizer", lambda _: silent)
     pertoken_pca.run(settings(runs), tmp_path / "room")
     page = (tmp_path / "room" / "traces.html").read_text()
     assert page.count(">None</mark>") == 6 and ">nan<" not in page
