@@ -6,6 +6,7 @@ LENS := .venv-transformer-lens
 RUN := $(VENV)/bin/induction
 SEED ?= 0
 RECIPE ?= quick
+N ?= 300
 # without a GPU the CPU build of torch is enough; where its index cannot be reached the pinned version is taken as it comes
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 # two processes of one thread each, which collect the same tests in the same order
@@ -17,7 +18,7 @@ EVIDENCE ?= runs/evidence
 SEEDS ?= 0,1,2
 TWO_LAYERS = $(EVIDENCE)/train/*n_layers=2*
 
-.PHONY: help setup chromium test test-fast docs lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
+.PHONY: help setup chromium test test-fast fuzz docs lint reproduce smoke phase-change evidence-1 evidence-2 evidence-3 evidence-4 evidence-5 evidence-6 minimal-systems clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +58,9 @@ test: lint $(VENV)/pretrained $(LENS)/installed chromium  ## lint, types, every 
 
 test-fast: $(VENV)/pretrained  ## the tests that are not marked slow, under two minutes
 	$(PYTEST) -m "not slow"
+
+fuzz: setup  ## odd settings and damaged files (N=5000 SEED=1), a table by kind, failures as commands
+	OMP_NUM_THREADS=1 $(VENV)/bin/python tests/fuzz/fuzz.py $(N) --seed $(SEED)
 
 docs: setup  ## the reference of the Python API, the measures, the settings and the tables, into docs/
 	$(VENV)/bin/pdoc induction_cli.api induction_cli.measures induction_cli.models.protocol --output-directory docs
