@@ -91,6 +91,36 @@ def test_changed_text_is_another_corpus(folder, tmp_path):
     assert open_corpus(config_of(folder, tmp_path), 300).manifest["sha256"] != before.manifest["sha256"]
 
 
+DAMAGE = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "another kind": lambda path: path.write_bytes(b"[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+@pytest.mark.parametrize("name", ["train.npy", "test.npy", "token_counts.npy", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("source", ["files", "repeats"])
+def test_damaged_cache_is_made_anew(source, name, harm, folder, tmp_path):
+    config = replace(config_of(folder, tmp_path), source=source, repeat_tokens=5000)
+    corpus = open_corpus(config, 300)
+    before = {path.name: path.read_bytes() for path in corpus.folder.iterdir()}
+    DAMAGE[harm](corpus.folder / name)
+    open_corpus(config, 300)
+    assert {path.name: path.read_bytes() for path in corpus.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("harm", DAMAGE)
+def test_damaged_index_is_made_anew(harm, folder, tmp_path):
+    config = config_of(folder, tmp_path)
+    corpus = open_corpus(config, 300)
+    (index,) = (corpus.folder.parent / "index").iterdir()
+    before = index.read_bytes()
+    DAMAGE[harm](index)
+    assert open_corpus(config, 300).manifest == corpus.manifest and index.read_bytes() == before
+
+
 def test_torn_cache_is_made_anew(folder, tmp_path):
     corpus = open_corpus(config_of(folder, tmp_path), 300)
     whole = corpus.tokens("train").copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from induction_cli.data.files import PIECE
 from induction_cli.data.split import SPLITS, Lines, Split, choose_split, split_of
 from induction_cli.runs.files import write_atomic, write_json
 
+log = logging.getLogger(__name__)
+
+KNOWN_OF_TEXT = {"source", "licence", "sha256"}  # at least
 START = "<|endoftext|>"  # token 0: opens every document, and is the start token of every synthetic sequence
 
 
@@ -100,6 +104,47 @@ class Corpus:
         """How often each token occurs in the training split, [d_vocab]."""
         return np.load(self.folder / "token_counts.npy")
 
+    def is_whole(self) -> bool:
+        """Whether every file can be read and fits the manifest."""
+        known = self.manifest
+        splits = {split: self.tokens(split) for split in SPLITS}
+        Tokenizer.from_str(self.tokenizer_json)
+        return (
+            known.keys() >= KNOWN_OF_TEXT
+            and all(tokens.dtype.kind == "u" for tokens in splits.values())
+            and {split: tokens.shape for split, tokens in splits.items()} == {s: (known["tokens"][s],) for s in SPLITS}
+            and self.token_counts().shape == (known["d_vocab"],)
+        )
+
+
+def prepared(folder: Path) -> Corpus | None:
+    """What an earlier call wrote here; None where there is nothing or it is damaged, and is to be made anew."""
+    if not (folder / "manifest.json").exists():
+        return None
+    try:
+        corpus = Corpus(folder, json.loads((folder / "manifest.json").read_text()))
+        if corpus.is_whole():
+            return corpus
+    except Exception:  # each library has its own for a file that is none of its kind
+        pass
+    log.warning("the prepared text in %s is damaged; it is made anew", folder)
+    return None
+
+
+def described_before(index: Path) -> tuple[dict, Split] | None:
+    """What an earlier call found out about the documents, and how they are split; None as above."""
+    if not index.exists():
+        return None
+    try:
+        known = json.loads(index.read_text())
+        described, split = known["described"], known["split"]
+        if described.keys() >= KNOWN_OF_TEXT and type(split["by_position"]) is bool:
+            return described, Split(frozenset(split["near_duplicates"]), split["by_position"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass
+    log.warning("%s is damaged; it is made anew", index)
+    return None
+
 
 def cache_folder(config: DataConfig) -> Path:
     return Path(
@@ -117,31 +162,29 @@ def open_corpus(config: DataConfig, d_vocab: int) -> Corpus:
     if config.source == "repeats":
         key = f"{config.repeat_length}-{config.repeat_tokens}"
         folder = cache / f"repeats-{key}-{d_vocab}"
-        if not (folder / "manifest.json").exists():
-            vocabulary = {START: 0} | {f"t{i}": i for i in range(1, d_vocab)}
-            tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=START))
-            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-            write_corpus(
-                folder, tokenizer, repeats(config, d_vocab), {"source": "repeats", "licence": "none", "sha256": key}
-            )
+        if found := prepared(folder):
+            return found
+        vocabulary = {START: 0} | {f"t{i}": i for i in range(1, d_vocab)}
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=START))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        write_corpus(
+            folder, tokenizer, repeats(config, d_vocab), {"source": "repeats", "licence": "none", "sha256": key}
+        )
     else:
         documents = open_documents(config)
         index = cache / "index" / f"{documents.fingerprint()}.json"
-        if not index.exists():
+        if (before := described_before(index)) is None:
             cache.mkdir(parents=True, exist_ok=True)
-            described, split = describe(documents, cache)
-            write_json(
-                index,
-                {"described": described, "split": {**asdict(split), "near_duplicates": sorted(split.near_duplicates)}},
-            )
-        known = json.loads(index.read_text())
-        described = known["described"]
+            before = describe(documents, cache)
+            kept = {**asdict(before[1]), "near_duplicates": sorted(before[1].near_duplicates)}
+            write_json(index, {"described": before[0], "split": kept})
+        described, split = before
         folder = cache / f"{described['sha256'][:16]}-{d_vocab}"
-        if not (folder / "manifest.json").exists():
-            split = Split(frozenset(known["split"]["near_duplicates"]), known["split"]["by_position"])
-            tokenizer = train_tokenizer((text for name, text in parts(documents, split) if name == "train"), d_vocab)
-            tokens = encoded(parts(documents, split), tokenizer, config.special_tokens)
-            write_corpus(folder, tokenizer, tokens, described)
+        if found := prepared(folder):
+            return found
+        tokenizer = train_tokenizer((text for name, text in parts(documents, split) if name == "train"), d_vocab)
+        tokens = encoded(parts(documents, split), tokenizer, config.special_tokens)
+        write_corpus(folder, tokenizer, tokens, described)
     return Corpus(folder, json.loads((folder / "manifest.json").read_text()))
 
 
