@@ -355,8 +355,11 @@ def log_to(path: Path) -> None:
 def discard_empty(out_dir: Path, command: str) -> None:
     """Remove the folder of a run or sweep in which nothing happened: only Hydra, the lock and the log were there.
 
-    Where results of before are there, only what was asked for in vain goes.
+    Where results of before are there, only what was asked for in vain goes, and models in it that were not begun.
     """
+    for lock in list(out_dir.glob("*/.lock")):
+        if [path.name for path in lock.parent.iterdir()] == [".lock"]:
+            shutil.rmtree(lock.parent)
     nothing = {".hydra", ASKED, ".lock", f"{command}.log", "multirun.yaml"}
     if out_dir.is_dir() and nothing.issuperset(path.name for path in out_dir.iterdir()):
         shutil.rmtree(out_dir)

@@ -403,6 +403,16 @@ def test_a_failure_that_was_foreseen_leaves_no_folder(room, tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_model_that_was_not_begun_leaves_no_folder(tmp_path, capsys):
+    """smear locks a folder in its own for each model, and this one cannot be trained."""
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("too little")
+    assert cli.run(["smear", "data=files", "data.paths=[text]", "hydra.run.dir=new"]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_failure_leaves_the_results_before_it_as_they_were(room, tmp_path):
     """What was asked for in vain does not stay beside them."""
     (tmp_path / "a" / "score" / ".hydra").mkdir(parents=True)

@@ -87,7 +87,9 @@ COMMANDS: dict[str, Case] = {
     "classify": Case("", "classify", flags=SMOKE, usual=MINIMAL | TO_NEW),
     "recall": Case("", "recall", flags=SMOKE, usual=MINIMAL | TO_NEW | {"characters": "5000"}),
     "smear": Case("", "smear", flags=SMOKE, usual=TRAINING | TO_NEW | {"smeared_tokens": "1000"}),
-    "reproduce": Case("", "reproduce", flags=SMOKE, usual={"hydra.run.dir": NEW}),
+    "reproduce": Case(
+        "", "reproduce", flags=(*SMOKE, "--print-config"), usual={"hydra.run.dir": NEW}
+    ),  # it takes minutes
 }
 RESUME = Case("", "train", flags=("--resume", STOPPED))
 EXPORT = Case("", "export", (RUN,), ("--to", "huggingface"))
