@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,11 +153,16 @@ def export(
     snapshot: Annotated[str, typer.Option(metavar="STEP", help="'last' or a step.")] = "last",
 ) -> None:
     from induction_cli.export import export as export_snapshot
+    from induction_cli.runs.process import Interrupted, deferred_signals
     from induction_cli.runs.run_dir import RunDir, relative
 
     for run in RunDir.find(run_dir):
         for chosen in run.choose_snapshots(snapshot):
-            print(relative(export_snapshot(run, chosen, to, run.path / "export" / to)))
+            with deferred_signals() as signals:  # all files of it, or none
+                written = export_snapshot(run, chosen, to, run.path / "export" / to)
+            if signals:
+                raise Interrupted(signals[0])
+            print(relative(written))
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[str]]:
@@ -292,6 +298,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         print(f"error: {' '.join(error.format_message().split())}", file=sys.stderr)
         return error.exit_code
+    except (KeyboardInterrupt, typer.Abort) as error:  # what launch.py has not turned into its own line
+        print("interrupted", file=sys.stderr)
+        return 128 + getattr(error.__cause__ or error, "signal", signal.SIGINT)
     except Exception as error:
         from induction_cli.launch import verdict
 
@@ -303,6 +312,7 @@ def run(arguments: list[str]) -> int:
 
 
 def main() -> None:
+    os.environ["MPLBACKEND"] = "agg"  # plots go to files; a notebook hands its own backend on, which needs the notebook
     sys.exit(run(sys.argv[1:]))
 
 

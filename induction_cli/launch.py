@@ -43,7 +43,7 @@ from induction_cli import config as schemas
 from induction_cli.config import ConfigError, require
 from induction_cli.config.documented import as_yaml
 from induction_cli.config.settings import settings_of
-from induction_cli.runs.files import beside
+from induction_cli.runs.files import RunError, beside, disk_full, is_full, said_plainly
 
 log = logging.getLogger(__name__)
 
@@ -165,10 +165,10 @@ def verdict(error: Exception) -> tuple[str, int]:
         return one_line(error), 2
     if isinstance(error, Stopped):
         return one_line(error), error.code
-    from induction_cli.runs.run_dir import RunError  # brings torch: not for a typo
-
     if isinstance(error, RunError | SweepFailed):
         return one_line(error), 1
+    if isinstance(error, OSError) and is_full(error):
+        return one_line(disk_full(Path(error.filename or "."))), 1
     if isinstance(error, OSError) and error.filename is not None:
         return one_line(f"{error.strerror}: {error.filename}"), 1
     return one_line(f"{type(error).__name__}: {error} (INDUCTION_DEBUG=1 shows where)"), 1
@@ -337,16 +337,27 @@ current: Launch | None = None
 
 def is_foreseen(error: Exception) -> bool:
     """Whether its one line says all there is to say; the trace of any other is wanted, and stands in the log."""
-    from induction_cli.runs.run_dir import RunError
-
     return isinstance(error, ConfigError | RunError | OSError)
+
+
+class LogFile(logging.FileHandler):
+    """Where the disk is full, the command says so; that its log cannot be written too need not be said."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not (isinstance(error, OSError) and is_full(error)):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written before cannot be now
+            super().close()
 
 
 def log_to(path: Path) -> None:
     """Everything to the run's log file, warnings to the console."""
     console = logging.StreamHandler()
     console.setLevel(logging.WARNING)
-    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8"), console]
+    handlers: list[logging.Handler] = [LogFile(path, encoding="utf-8"), console]
     layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=layout, handlers=handlers, force=True)
     logging.getLogger("hydra").setLevel(logging.WARNING)  # it announces a sweep's next job in the log of the last
@@ -361,6 +372,9 @@ def discard_empty(out_dir: Path, command: str) -> None:
         if [path.name for path in lock.parent.iterdir()] == [".lock"]:
             shutil.rmtree(lock.parent)
     nothing = {".hydra", ASKED, ".lock", f"{command}.log", "multirun.yaml"}
+    for folder in sorted((path for path in out_dir.rglob("*") if path.is_dir()), reverse=True):
+        with suppress(OSError):  # where something is in it
+            folder.rmdir()
     if out_dir.is_dir() and nothing.issuperset(path.name for path in out_dir.iterdir()):
         shutil.rmtree(out_dir)
         with suppress(OSError):  # where others stand in it
@@ -378,6 +392,8 @@ def keep_asked(out_dir: Path) -> None:
 def job(composed: DictConfig) -> float | None:
     """Hydra's task: one run of one command. At module level and without state, so that any launcher can send it."""
     settings = HydraConfig.get()
+    from induction_cli.runs.process import Interrupted  # brings torch: not for a typo
+
     command, out_dir = str(settings.job.name), Path(settings.runtime.output_dir)
     log_to(out_dir / f"{command}.log")
     try:
@@ -391,6 +407,11 @@ def job(composed: DictConfig) -> float | None:
         if is_foreseen(error):
             discard_empty(out_dir, command)
         return None
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted):  # its results were written
+            keep_asked(out_dir)
+        discard_empty(out_dir, command)
+        raise
 
 
 @contextmanager
@@ -493,7 +514,11 @@ def start(
     typed = [str(override.input_line) for override in parsed]
     done = Launch(several=multirun)
     try:
-        run_jobs(command, out_dir, [*hydra_settings(command, out_dir, parsed), *recipe, *typed], done)
+        with said_plainly(out_dir):
+            run_jobs(command, out_dir, [*hydra_settings(command, out_dir, parsed), *recipe, *typed], done)
+    except RunError:
+        discard_empty(out_dir, command)
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         discard_empty(out_dir, command)
         raise ConfigError(explain(error, schema)) from error

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,3 +206,83 @@ def test_a_model_without_layers_has_losses_and_no_heads(config, tmp_path, d_mlp)
     run = RunDir(tmp_path / "run")
     assert run.meta()["status"] == "done" and not len(run.table("head_scores"))
     assert len(run.table("in_context_learning")) and not (run.path / "plots" / "head_scores.png").exists()
+
+
+# ------------------------------------------------------------------------------------------------ rows that are gone
+
+
+@pytest.fixture(scope="module")
+def stopped(config, tmp_path_factory) -> RunDir:
+    """A run that was stopped at step 29, with four snapshots behind it."""
+    path, step_once = tmp_path_factory.mktemp("stopped") / "run", training.train_step
+
+    def step_then_signal(state):
+        if state.step == 28:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step_once(state)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(training.Interrupted):
+        patch.setattr(training, "train_step", step_then_signal)
+        training.run(config, path)
+    return RunDir(path)
+
+
+def without_step(content: bytes, step: int) -> bytes:
+    return b"".join(row for row in content.splitlines(keepends=True) if not row.startswith(f"{step},".encode()))
+
+
+DAMAGES = {
+    "missing": None,
+    "empty": lambda content: b"",
+    "cut within a row": lambda content: content[: len(content) // 2],
+    "cut after a row": lambda content: b"".join(content.splitlines(keepends=True)[:-1]),
+    "its header alone": lambda content: content.splitlines(keepends=True)[0],
+    "without a step": lambda content: without_step(content, 8),
+    "without its header": lambda content: b"".join(content.splitlines(keepends=True)[1:]),
+}
+
+
+def damage(run: RunDir, name: str, how) -> None:
+    path = run.table_file(name)
+    path.unlink() if how is None else path.write_bytes(how(path.read_bytes()))
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_rows_that_can_be_measured_again_are(config, uninterrupted, stopped, tmp_path, capsys, how):
+    shutil.copytree(stopped.path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    for name in ("in_context_learning", "by_chain", "loss_by_index", "head_scores"):
+        damage(run, name, DAMAGES[how])
+    training.run(config, run.path, resume=True)
+    assert_same(uninterrupted, run)
+    said = capsys.readouterr().out
+    assert said.count("; it is measured again from the snapshots") == 4 and "going on from step 29 of 40" in said
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_rows_that_only_training_gives_are_not_done_without(config, uninterrupted, stopped, tmp_path, how):
+    shutil.copytree(stopped.path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    damage(run, "training", DAMAGES[how])
+    with pytest.raises(RunError, match=r"training\.csv .*only training gives.*--resume trains again from step 0"):
+        training.run(config, run.path, resume=True)
+    run.resume_file.unlink()  # as it says
+    training.run(config, run.path, resume=True)
+    assert_same(uninterrupted, run)
+
+
+def test_rows_of_a_snapshot_that_is_gone_too(config, stopped, tmp_path):
+    shutil.copytree(stopped.path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    run.snapshots()[1].path.unlink()
+    damage(run, "by_chain", None)
+    with pytest.raises(RunError, match=r"by_chain\.csv must be measured again, and there is no snapshot of step 8"):
+        training.run(config, run.path, resume=True)
+
+
+def test_the_log_says_what_happened(config, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        training.run(config, tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("training 1 layer, seed 0 on cpu: 40 steps") and said[-1].startswith("done: ")
+    assert sum(line.startswith("step ") for line in said) == 6

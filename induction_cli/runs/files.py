@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -134,6 +134,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     Raises RunError where the disk is full.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         with said_plainly(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +148,9 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
             os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+        for folder in new if not path.exists() else ():  # nor an empty folder
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def write_json(path: Path, value: object) -> None:

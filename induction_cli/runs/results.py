@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from induction_cli.device import choose_device
-from induction_cli.runs.process import provenance
+from induction_cli.runs.process import Interrupted, deferred_signals, provenance
 from induction_cli.runs.run_dir import RunDir
 
 
@@ -53,13 +53,16 @@ def writing(room: RunDir, command: str, config: Any, made_from: Mapping[str, str
     the results were computed from, {name: sha256}. The same results of the same code keep theirs, date and all.
     """
     before = room.kept_meta()
-    room.meta_file.unlink(missing_ok=True)
     device = str(choose_device(getattr(config, "device", "cpu")))
     made = {"command": command, "status": "done", "headline": None, "settings": asdict(config)}
     meta = made | {"made_from": dict(made_from)} | provenance(f"induction_cli.evidence.{command}", device)
-    yield meta
-    if meta["headline"] is not None and not math.isfinite(meta["headline"]):
-        meta["headline"] = None  # JSON has no nan
-    meta = json.loads(json.dumps(meta))
-    same = {**before, "date": meta["date"]} == meta
-    room.replace_meta(before if same else meta)
+    with deferred_signals() as signals:  # all of the new results, or those before them
+        room.meta_file.unlink(missing_ok=True)
+        yield meta
+        if meta["headline"] is not None and not math.isfinite(meta["headline"]):
+            meta["headline"] = None  # JSON has no nan
+        meta = json.loads(json.dumps(meta))
+        same = {**before, "date": meta["date"]} == meta
+        room.replace_meta(before if same else meta)
+    if signals:
+        raise Interrupted(signals[0])

@@ -28,7 +28,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from induction_cli.config import BEFORE_0_2, ConfigError, TrainConfig
-from induction_cli.runs.files import Damaged, check_plain, read_json, read_text, write_atomic, write_json, yaml_fault
+from induction_cli.runs.files import (
+    Damaged,
+    check_plain,
+    read_json,
+    read_text,
+    said_plainly,
+    write_atomic,
+    write_json,
+    yaml_fault,
+)
 from induction_cli.runs.files import RunError as RunError  # whoever reads a run finds its error here
 from induction_cli.runs.tables import Table, read_table, write_table
 from induction_cli.runs.tensors import check_finite, read_notes, read_tensors, whole_note, write_tensors
@@ -130,10 +139,11 @@ class RunDir:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run. Raises RunError when another process does; a killed process holds nothing."""
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            with said_plainly(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0)
         except Timeout:
             raise RunError(f"'{self.path}' is in use by another process; wait for it or stop it") from None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 
@@ -12,24 +13,22 @@ from torch import Tensor
 from induction_cli.config import TrainConfig, require
 from induction_cli.device import precision
 from induction_cli.evaluation.rows import (
-    chain_rows,
     change_of,
     change_rows,
     derivative_rows,
-    index_rows,
-    learning_rows,
-    score_rows,
     window_rows,
 )
-from induction_cli.evaluation.scores import head_scores, held_out_losses
 from induction_cli.plots import training as plots
 from induction_cli.runs.process import Interrupted, deferred_signals
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.terminal import Display, Seen, plural
 from induction_cli.training.optimizer import learning_rate_factor
 from induction_cli.training.state import State, save, set_up, snapshot_steps
+from induction_cli.training.tables import measured
 
 __all__ = ["Interrupted", "run", "snapshot_steps", "train", "train_step"]
+
+log = logging.getLogger(__name__)
 
 GLANCE = 20  # steps between two looks at the loss; each look makes an accelerator wait
 
@@ -51,6 +50,7 @@ def run(config: TrainConfig, out_dir: Path, resume: bool = False) -> float:
         try:
             return train(config, run, resume)
         except Interrupted:
+            log.info("interrupted, and saved")
             run.write_meta(status="interrupted")
             raise
         except Exception as error:
@@ -62,6 +62,7 @@ def run(config: TrainConfig, out_dir: Path, resume: bool = False) -> float:
 def train(config: TrainConfig, run: RunDir, resume: bool) -> float:
     """From step 0, or the step that was saved, to the last; returns the score of the last snapshot."""
     state = set_up(config, run, resume)
+    log.info("training %s on %s: %d steps, %d tokens", title(config), state.device, state.n_steps, state.all_tokens)
     with deferred_signals() as signals, Display(title(config), state.all_tokens) as display:
         while True:
             if state.step in state.snapshots or signals:
@@ -114,19 +115,17 @@ def update(state: State, factor: float) -> None:
 
 def measure(state: State) -> Seen:
     """Measure the model as it is, add its rows to the tables, and say what a person wants to see."""
-    config, tables, at = state.config.evaluation, state.tables, {"step": state.step, "tokens": state.tokens}
+    at = {"step": state.step, "tokens": state.tokens}
     state.model.eval()
-    losses = held_out_losses(state.model, state.held_out.windows, config.batch_size)
-    scores = head_scores(state.model, state.held_out, config.n_sequences)
-    learning, heads = learning_rows(losses, at, config), score_rows(scores, at)
-    tables["in_context_learning"].append(learning)
-    tables["by_chain"].append(chain_rows(losses, at, config))
-    tables["loss_by_index"].append(index_rows(losses, at))
-    tables["head_scores"].append(heads)
-    for table in tables.values():
+    losses, rows = measured(state.model, state.held_out, state.config, at)
+    for name, new in rows.items():
+        state.tables[name].append(new)
+    for table in state.tables.values():
         table.flush()
     state.log.book("evaluation")
-    return seen_in(losses, learning, heads, at)
+    seen = seen_in(losses, rows["in_context_learning"], rows["head_scores"], at)
+    log.info("step %d of %d: loss %.4f, %s", state.step, state.n_steps, seen.loss, Display.numbers(seen))
+    return seen
 
 
 def seen_in(losses: Tensor, learning: pd.DataFrame, heads: pd.DataFrame, at: dict) -> Seen:
@@ -153,6 +152,7 @@ def finish(state: State, seen: Seen) -> float:
         seconds={name: round(value, 1) for name, value in state.log.seconds.items()},
         phase_change=bool(len(windows)),
     )
+    log.info("done: in-context learning score %+.4f nats", seen.in_context_learning_score)
     return seen.in_context_learning_score
 
 

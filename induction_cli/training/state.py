@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from induction_cli.runs.process import provenance
 from induction_cli.runs.run_dir import RESTART, RunDir
 from induction_cli.runs.tables import Table
 from induction_cli.runs.tensors import check_shapes
+from induction_cli.terminal import say
 from induction_cli.training.log import StepLog
 from induction_cli.training.optimizer import build_optimizers, optimizer_tensors, restore_optimizers
+from induction_cli.training.tables import tables_until
 
-TABLES = ("training", "in_context_learning", "by_chain", "loss_by_index", "head_scores")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,7 +103,10 @@ def set_up(config: TrainConfig, run: RunDir, resume: bool) -> State:
     saved = run.read_resume() if resume else None
     step = load(run, model, optimizers, saved, n_steps) if saved else 0
     run.forget_snapshots_after(step)
-    tables = {name: run.growing_table(name, step if resume else None) for name in TABLES}
+    snapshots = set(snapshot_steps(n_steps, tokens_per_step, config.snapshots))
+    tables = tables_until(step, run, config, held_out, snapshots, device)
+    if resume:
+        going_on(run, step, n_steps)
     write_beginning(run, config, corpus, device)
     return State(
         config,
@@ -110,12 +116,18 @@ def set_up(config: TrainConfig, run: RunDir, resume: bool) -> State:
         loss_function(model, config.compile),
         batches,
         held_out,
-        set(snapshot_steps(n_steps, tokens_per_step, config.snapshots)),
+        snapshots,
         tables,
         StepLog(tables["training"], tokens_per_step, run.path),
         n_steps,
         step,
     )
+
+
+def going_on(run: RunDir, step: int, n_steps: int) -> None:
+    said = f"{run.name}: going on from step {step} of {n_steps}"
+    say(said)
+    log.info(said)
 
 
 def write_beginning(run: RunDir, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
