@@ -17,9 +17,6 @@ FEW = ["n_examples=8", "n_sequences=2", "threads=1"]
 COMMANDS = {
     "score": ["score", "run", *FEW],
     "ablate": ["ablate", "run", "n_examples=8", "draws=2", "threads=1"],
-    "circuits": ["circuits", "run", *FEW],
-    "pertoken-pca": ["pertoken-pca", "run", "n_examples=50", "threads=1"],
-    "compare": ["compare", "run"],
     "report": ["report", "run", "explorer_runs=1"],
     "export": ["export", "run", "--to", "transformer-lens"],
     "train": ["train", "hydra.run.dir=new", "-e", "smoke", "tokens=4000", "threads=1"],
@@ -81,7 +78,7 @@ def test_full_disk(small_disk, capfd, command, free):
         assert status == 1 and said.startswith("error: the disk is full: no room for ") and said.count("\n") == 1, said
         assert f"on the file system at {small_disk} (" in said and "the same command goes on when there is room" in said
         if command not in ("score", "resume"):  # those replace tables of their own, one by one
-            assert good(small_disk) == before
+            assert before.items() <= good(small_disk).items()
     assert not list(small_disk.rglob("*.part"))
     assert [path for path in small_disk.rglob("*") if path.is_dir() and not any(path.iterdir())] == []
     filler.unlink()
