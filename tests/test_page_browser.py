@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from playwright import sync_api
+from scored_runs import BY_ID
 from small_report import small_report, small_runs
 
+from induction_cli.page import Asked
+from induction_cli.page import page as write_page
 from induction_cli.page.viewer import Example, attention_page
+from induction_cli.verdicts import Part, PartVerdict, SeedEstimate, Verdict
 from induction_cli.words import short
 
 
@@ -172,8 +176,44 @@ def test_colours_can_be_changed(page):
 
 
 def test_a_link_opens_the_claim_it_names(page):
-    page.locator('.summary a[href="#claim-3a"]').click()
-    assert page.locator("#claim-3a").is_visible()
+    page.goto(page.url.split("#")[0] + "#claim-3a")
+    page.wait_for_function("document.querySelector('#claim-3a').checkVisibility()")
+
+
+def test_it_opens_with_the_picture_and_its_sentence(page):
+    first = page.locator("main > section").first
+    assert first.get_attribute("id") == "story" and first.locator("svg[role=img]").count() == 1
+    assert first.locator(".finding").inner_text().startswith("With 2 layers")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_verdicts_are_a_forest(browser, tmp_path, width):
+    """A row with a number has its picture: the threshold in the middle, a dot a seed, and the same in words."""
+    part = Part("fall of S", "nats", "fall", above=0.1)
+    seeds = tuple(SeedEstimate("2 layers", seed, "run", value) for seed, value in enumerate((0.3, 0.4, 0.5)))
+    found = PartVerdict(part, seeds, 0.4, 0.15, 0.65, "supported", 0.01, "identity")
+    verdicts = [Verdict(BY_ID["1a"], "2 layers", True, "supported", (found,), holm=True)]
+    (tmp_path / "report.html").write_text(write_page([], verdicts, Asked()))
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto((tmp_path / "report.html").as_uri())
+    row = opened.locator("tr#claim-1a")
+    assert row.locator("svg.forest .seed").count() == 3 and row.locator("svg.forest .threshold").count() == 1
+    said = "fall +0.40 nats [+0.15, +0.65]; rule: above 0.1 nats"
+    assert row.locator("svg.forest").get_attribute("aria-label") == said
+    dots = [row.locator(f"svg.forest .{part}").first.bounding_box()["x"] for part in ("threshold", "seed", "estimate")]
+    assert dots == sorted(dots) and "✓" in row.locator(".badge").inner_text() and overflow(opened) <= 0
+    opened.close()
+
+
+def test_it_prints(page):
+    page.emulate_media(media="print")
+    assert page.locator("#theme").is_hidden() and page.locator("#story").is_visible()
+    assert overflow(page) <= 0
+    page.emulate_media(media="screen")
+
+
+def test_it_is_small(written):
+    assert written.stat().st_size < 5_000_000
 
 
 def test_everything_has_a_name(page):

@@ -12,6 +12,7 @@ import yaml
 from scipy import stats
 from scored_runs import BY_ID, CLAIMS_FILE, SPREAD, scored, verdict
 
+from induction_cli import words
 from induction_cli.config import ReportConfig
 from induction_cli.evidence import report
 from induction_cli.runs.files import beside
@@ -343,7 +344,7 @@ def test_report_of_a_line_without_claims_is_an_empty_table(tmp_path):
 
 
 def test_numbers_that_round_to_nothing():
-    assert [report.number(value) for value in (0.0, -0.001, 0.25, -12.3456, 12345.6)] == [
+    assert [words.number(value) for value in (0.0, -0.001, 0.25, -12.3456, 12345.6)] == [
         "0", "-0.001", "+0.25", "-12.35", "+1.23e+04",
     ]  # fmt: skip
 

@@ -157,3 +157,5 @@ class ReportConfig(Settings):
     explorer_runs: int = setting(
         2, "runs whose heads can be watched on the page, each about 2 MB; 0 leaves the explorer out", at_least=0
     )
+    text: str = setting("", "text on which a pretrained model's heads are shown")
+    text_file: str = setting("", "the same, from a file")

@@ -13,14 +13,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from induction_cli.config import ReportConfig
-from induction_cli.page import page
-from induction_cli.page.rooms import COMMANDS, with_steps
+from induction_cli.config import ConfigError, ReportConfig
+from induction_cli.page import Asked, page, story
+from induction_cli.page.forest import measured
+from induction_cli.page.rooms import COMMANDS, find, with_steps
 from induction_cli.runs.files import beside
 from induction_cli.runs.results import tables_behind, writing
 from induction_cli.runs.run_dir import RunDir, relative
 from induction_cli.terminal import say
-from induction_cli.verdicts import Claim, PartVerdict, Verdict, load_claims, rows_of, with_holm
+from induction_cli.verdicts import Claim, Verdict, load_claims, rows_of, with_holm
 from induction_cli.verdicts.rows import estimate_rows, part_rows, verdict_rows
 from induction_cli.verdicts.tables import Whole, damaged_in, folders_in
 
@@ -49,21 +50,6 @@ def decided(
 # ------------------------------------------------------------------------------------------------ the terminal
 
 
-def number(value: float) -> str:
-    """Three digits, and never '-0.00'."""
-    if value == 0:
-        return "0"
-    return f"{value:+.2f}" if 0.1 <= abs(value) < 100 else f"{value:+.3g}"
-
-
-def compact(part: PartVerdict) -> str:
-    """'fall +0.61 nats [+0.38, +0.77]', '100% of seeds [29%, 100%]'."""
-    ends = (part.estimate, part.low, part.high)
-    value, low, high = (f"{end:.0%}" if part.scale == "share" and part.verdict else number(end) for end in ends)
-    said = f"{part.part.name} {value} {part.part.unit}".strip()
-    return f"{said} [{low}, {high}]" if math.isfinite(part.low) else said
-
-
 def counted(verdict: Verdict) -> str:
     """'2 layers, 5 seeds, 2 could not say (no window)'."""
     part, unit = verdict.decisive, verdict.claim.unit_of_evidence
@@ -79,7 +65,7 @@ def detail(verdict: Verdict) -> str:
     """The line below a claim: class and seeds, what was found, what the rule asks of it."""
     said, part = counted(verdict), verdict.decisive
     if part and verdict.claim.kind != "existence":
-        said += f": {compact(part)}"
+        said += f": {measured(part)}"
         said += "; judged as yes or no" if part.scale == "share" else f"; to be {part.part.rule}"
     return "; ".join(filter(None, (said, verdict.note)))
 
@@ -95,7 +81,7 @@ def show(found: Sequence[Verdict]) -> None:
         if verdict.verdict == "not tested":
             if verdict.headline:
                 part = verdict.decisive
-                seen = f" {compact(part)}" if part and math.isfinite(part.estimate) else ""
+                seen = f" {measured(part)}" if part and math.isfinite(part.estimate) else ""
                 untested.setdefault(verdict.missing, []).append(verdict.id + seen)
             continue
         holm = {True: ", also after Holm", False: ", not after Holm", None: ""}[verdict.holm]
@@ -116,20 +102,34 @@ def show(found: Sequence[Verdict]) -> None:
         )
 
 
+def own_text(config: ReportConfig) -> str:
+    """What a pretrained model's heads are shown on. Raises ConfigError where its file cannot be read."""
+    if not config.text_file:
+        return config.text
+    try:
+        return Path(config.text_file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"text_file is '{config.text_file}', which cannot be read as text: {error}") from error
+
+
 def run(config: ReportConfig, out_dir: Path) -> float:
-    """Decide every claim of the chosen argument and write report.html; returns the number supported."""
+    """Decide every claim of the chosen line and write report.html; returns the number supported."""
     claims = load_claims(beside("experiments") / "claims.yaml")
     asked = [claim for claim in claims if config.argument in (0, claim.line)]
     paths = with_steps([Path(path) for path in config.run_dirs])
-    damaged = damaged_in(paths, COMMANDS)
+    damaged, text = damaged_in(paths, COMMANDS), own_text(config)
     found = decided(paths, asked, claims, damaged)
     room = RunDir(out_dir)
-    html = page(paths, found, config.argument, config.explorer_runs)
+    seen = story.curves(find(paths).runs)
+    opening = seen.figure() if seen else None
+    html = page(paths, found, Asked(config.argument, config.explorer_runs, text, opening))
     read = [RunDir(each) for folder in folders_in(paths) for each in (folder, *(folder / name for name in COMMANDS))]
     with writing(room, "report", config, tables_behind(read, room)) as meta:
         room.write_table("estimates", estimate_rows(found))
         room.write_table("verdict_parts", part_rows(found))
         room.write_table("verdicts", verdict_rows(found))
+        if opening is not None:
+            room.write_plot("opening", opening)
         written = room.write_page("report", html)
         meta["headline"] = float(sum(verdict.headline and verdict.verdict == "supported" for verdict in found))
     show(found)

@@ -3,41 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from induction_cli.page import explorer, rooms
+from matplotlib.figure import Figure
+
+from induction_cli.page import explorer, pretrained, rooms, story
 from induction_cli.page.figures import Figures
-from induction_cli.page.sections import UNDONE, Claim, all_sections, number
+from induction_cli.page.forest import rows_of
+from induction_cli.page.sections import UNDONE, all_sections
 from induction_cli.page.template import embedded, render
 from induction_cli.runs.process import version_of
+from induction_cli.runs.run_dir import draw
 from induction_cli.verdicts import Verdict
+from induction_cli.words import listed, number, short, signed
 
-FIGURES = 9_000_000  # bytes of all plots together; the page stays under 15 MB
-CHAPTERS = {"Six lines of evidence": range(1, 7), "Minimal systems": range(7, 9)}
+FIGURES = 3_000_000  # bytes of all plots together; a page of one run stays under 5 MB
 BADGES = {  # verdict: (class, sign); the sign and the words say it without colour
     "supported": ("yes", "✓"),
     "not supported": ("no", "✗"),
     "inconclusive": ("unsure", "~"),
     "not tested": ("untested", "-"),
 }
+LINES = range(1, 7)  # of evidence; what comes after are the minimal systems
+PRETRAINED = ("pretrained", "any")  # classes of model of the claims that a pretrained model can test
 
 
-def page(paths: Sequence[Path], verdicts: Sequence[Verdict], argument: int = 0, explore: int = 2) -> str:
-    """HTML. verdicts: of the claims that were asked for; argument: the one line shown, 0 for all; explore: how many
-    runs have their heads' attention in the page."""
+@dataclass(frozen=True)
+class Asked:
+    """What a page is to hold. line: the one line shown, 0 for all; explore: how many models have their heads' attention
+    in it; text: that a pretrained model's heads are shown on; opening: the picture it opens with."""
+
+    line: int = 0
+    explore: int = 2
+    text: str = ""
+    opening: Figure | None = None
+
+
+def page(paths: Sequence[Path], verdicts: Sequence[Verdict], asked: Asked) -> str:
+    """HTML. verdicts: of the claims that were asked for."""
     found = rooms.find(paths)
-    judged = [Claim(verdict.claim, verdict) for verdict in verdicts if verdict.headline]
+    models = pretrained.models(found)
+    rows = rows_of(verdicts)
+    if models and not found.runs:
+        rows = [row for row in rows if row.verdict.model_class in PRETRAINED]
     figures = Figures(FIGURES)
-    made = all_sections(found, judged, figures, argument)
-    explored, problems = explorer.explorer(explorer.choose(found.runs, explore))
+    opening = figures.svg(draw(asked.opening, "opening", "svg").decode()) if asked.opening else None
+    for model in models:
+        model.draw(figures)
+    made = all_sections(found, rows, figures, asked.line)
+    explored, problems = explorer.explorer(explorer.choose(found.runs, asked.explore))
+    more, wrong = explorer.pretrained_explorer(models[: max(0, asked.explore - len(explored))], asked.text)
+    explored, problems = explored + more, problems + wrong
+    ran = [section for section in made if section.ran or section.failed or section.decided]
+    if models and not found.runs:  # which is not about training
+        ran = [section for section in ran if section.rows]
+    seen = story.curves(found.runs)
     return render(
         "report",
-        chapters={name: [s for s in made if s.line in lines] for name, lines in CHAPTERS.items()},
-        claims=judged,
-        number=number,
+        models=models,
+        opening=opening,
+        sentence=story.sentence(seen) if seen else "",
+        more=story.more_seeds(found, verdicts, paths),
+        chapters=[section for section in ran if section.line in LINES],
+        systems=[section for section in ran if section.line not in LINES],
+        not_run=[section for section in made if section not in ran and not (models and not found.runs)],
+        sections=[section for section in made if section.decided],
+        verdicts=[row.verdict for row in rows if row.verdict.headline],
+        seen_count=sum(row.seen and row.verdict.headline and row.verdict.verdict == "not tested" for row in rows),
         badges=BADGES,
-        titles={section.line: section.title for section in made},
+        number=number,
+        short=short,
+        signed=signed,
         runs=found.runs,
         spans=spans(found.runs),
         definitions=definitions(explored),
@@ -58,13 +96,8 @@ def spans(runs: Sequence[rooms.Run]) -> str:
     if not configs:
         return ""
     depths, seeds = sorted({c.model.n_layers for c in configs}), sorted({c.seed for c in configs})
-    layers = "layer" if depths == [1] else "layers"
-    return f" of {listed(depths)} {layers}, {'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}"
-
-
-def listed(values: Sequence[int]) -> str:
-    *before, last = map(str, values)
-    return f"{', '.join(before)} and {last}" if before else last
+    layers, seed = "layer" if depths == [1] else "layers", "seed" if len(seeds) == 1 else "seeds"
+    return f" of {listed(depths)} {layers}, {seed} {listed(seeds)}"
 
 
 def definitions(explored: Sequence[dict]) -> dict[str, str]:

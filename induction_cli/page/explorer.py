@@ -14,8 +14,9 @@ import torch
 from induction_cli.config import ConfigError
 from induction_cli.data import open_corpus
 from induction_cli.evaluation.scores import random_tokens
-from induction_cli.evaluation.sources import Text, passages
+from induction_cli.evaluation.sources import Text, open_sources, passages
 from induction_cli.models.transformer import Transformer
+from induction_cli.page.pretrained import PretrainedModel
 from induction_cli.page.rooms import Run
 from induction_cli.page.viewer import packed
 from induction_cli.runs.run_dir import LEAVE_OUT, RunDir, RunError, Snapshot
@@ -79,7 +80,56 @@ def run_data(run: Run) -> tuple[dict[str, Any], list[str]]:
     }, problems + missing + damaged
 
 
-def scores(run: RunDir) -> tuple[list[int], list[int], dict[str, list], list[str]]:
+def pretrained_explorer(models: Sequence[PretrainedModel], text: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """(data of each pretrained model, what could not be had and why); text: what its heads are shown on."""
+    made, problems = [], []
+    for model in models:
+        try:
+            made.append(pretrained_data(model, text))
+        except (RunError, ConfigError, OSError, ValueError, KeyError, ImportError) as error:
+            problems.append(f"{model.name} cannot be explored: {' '.join(str(error).split())}")
+    return made, problems
+
+
+@torch.no_grad()
+def pretrained_data(model: PretrainedModel, text: str) -> dict[str, Any]:
+    """As `run_data`, of the last snapshot scored. Attention is had by running the model on each text."""
+    _, _, measures, _ = scores(model.score)
+    measures = {name: values[-1:] for name, values in measures.items() if any(v is not None for v in values[-1])}
+    definitions, kinds = described(model.score)
+    n_layers, n_heads = model.size
+    source = open_sources(model.name)[-1]
+    if source.text is None:
+        raise ConfigError("it has no tokenizer")
+    loaded = source.load(source.snapshots[-1])
+    length = min(LENGTH, loaded.n_ctx - 1, int((BYTES / 2 / (n_layers * n_heads)) ** 0.5))
+    words = [("your text", "the text that was given to the page", text)] if text else []
+    words.append(("two names", "two names that return, written for this page", NAMES))
+    texts, patterns = [], []
+    for title, about, written in words:
+        ids = source.text.encode(written).ids[:length]
+        _, seen = loaded(torch.tensor([[source.start_token, *ids]]), record=("pattern",))
+        tokens = ["<start>", *source.text.pieces(ids)]
+        texts.append({"title": title, "about": about, "ids": [source.start_token, *ids], "tokens": tokens})
+        patterns.append([packed(pattern) for layer in seen.pattern for pattern in layer[0].float()])
+    return {
+        "name": model.name,
+        "layers": n_layers,
+        "heads": n_heads,
+        "steps": [source.snapshots[-1].step],
+        "tokens": [None],
+        "measures": measures,
+        "scales": {name: scale(name, values) for name, values in measures.items()},
+        "definitions": {name: definitions.get(name, "") for name in measures},
+        "kinds": kinds,
+        "windows": [],
+        "texts": texts,
+        "kept": [0],
+        "patterns": [patterns],
+    }
+
+
+def scores(run: RunDir) -> tuple[list[int], list[int | None], dict[str, list], list[str]]:
     """(steps, tokens, {measure: [snapshot][layer * n_heads + head], None where it has no value}, problems)."""
     problems, table = [], None
     for room in (run.folder("score"), run):
@@ -99,7 +149,8 @@ def scores(run: RunDir) -> tuple[list[int], list[int], dict[str, list], list[str
         wide = table[table.measure == measure].pivot_table(index="step", columns=["layer", "head"], values="value")
         wide = wide.reindex(index=at.step, columns=full_grid(table))
         found[measure] = [[None if pd.isna(v) else round(float(v), 3) for v in row] for row in wide.to_numpy()]
-    return at.step.astype(int).tolist(), at.tokens.astype(int).tolist(), found, problems
+    tokens = [None if pd.isna(seen) else int(seen) for seen in at.tokens]  # of a pretrained model nobody may know
+    return at.step.astype(int).tolist(), tokens, found, problems
 
 
 def scale(measure: str, values: list[list[float | None]]) -> list[float]:

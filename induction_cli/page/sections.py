@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -12,12 +11,15 @@ from typing import Any
 import yaml
 
 from induction_cli.page.figures import Figures
+from induction_cli.page.forest import Row
 from induction_cli.page.rooms import Found, Origin, Room, Run, origin
 from induction_cli.runs.run_dir import relative
-from induction_cli.verdicts import Claim as ClaimRule
-from induction_cli.verdicts import PartVerdict, Verdict
+from induction_cli.terminal import plural
 
 UNDONE = ("failed", "skipped")  # steps that a section must own up to
+LEADING = 2  # pictures of a chapter that are not folded
+VERDICTS = ("supported", "not supported", "inconclusive")
+UNTESTED = "not tested"
 KINDS = 4  # kinds of models whose plots are in full
 
 
@@ -49,30 +51,15 @@ class Fold:
         return sum(len(group.plots) for group in self.groups)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim as data (experiments/claims.yaml), its verdict in one class, and its estimate in a few words."""
-
-    data: ClaimRule
-    verdict: Verdict
-
-    @property
-    def effect(self) -> str:
-        return interval(self.verdict.decisive) if self.verdict.decisive else "none"
-
-    @property
-    def counted(self) -> str:
-        n = self.verdict.n
-        return f"{n} {self.data.unit_of_evidence}{'' if n == 1 else 's'}"
-
-
 @dataclass
 class Section:
+    """A chapter: one question, its finding, one or two pictures; all else is folded. rows: the verdicts of its line."""
+
     line: int
     title: str
     question: str
     make: str
-    claims: list[Claim]
+    rows: list[Row]
     ran: bool
     groups: list[Group] = field(default_factory=list)
     folds: list[Fold] = field(default_factory=list)
@@ -83,29 +70,47 @@ class Section:
     pages: list[str] = field(default_factory=list)
 
     @property
+    def decided(self) -> list[Row]:
+        """Those with a verdict, and those with something seen that is short of seeds: what the forest shows."""
+        return [row for row in self.rows if row.seen or row.verdict.verdict != UNTESTED]
+
+    @property
+    def untested(self) -> list[Row]:
+        """Those of whose claim nothing was seen, in no class."""
+        shown = {row.verdict.id for row in self.decided}
+        return [row for row in self.rows if row.verdict.headline and row.verdict.id not in shown]
+
+    @property
+    def finding(self) -> str:
+        """One sentence: how its first claim came out, or what was seen of it."""
+        best = sorted(self.decided, key=lambda row: (row.verdict.verdict == UNTESTED, not row.verdict.headline))
+        if not best:
+            return ""
+        row = best[0]
+        tally = self.tally
+        if row.verdict.verdict != UNTESTED:
+            found = f": {row.found}" if row.found and row.verdict.claim.kind != "existence" else ""
+            return f"{row.verdict.claim.claim.rstrip('.')} ({row.verdict.verdict}{found}). {tally}"
+        side = "as the claim says" if row.leans == "for" else "against the claim"
+        return (
+            f"{row.verdict.claim.claim.rstrip('.')}? Seen in {row.seeds_said}: {row.found}, {side} (rule: {row.rule}); "
+            f"a verdict needs {row.verdict.claim.minimum_seeds}. {tally}"
+        )
+
+    @property
     def tally(self) -> str:
-        """'5 supported, 3 inconclusive'."""
-        said = [claim.verdict.verdict for claim in self.claims]
-        kinds = ("supported", "not supported", "inconclusive", "not tested")
-        return ", ".join(f"{said.count(kind)} {kind}" for kind in kinds if kind in said)
+        """'Of 8 claims 5 are supported and 1 is inconclusive; of 2 something was seen, in too few seeds.'"""
+        headlines = [row for row in self.rows if row.verdict.headline]
+        said = [row.verdict.verdict for row in headlines]
+        parts = [f"{said.count(kind)} {kind}" for kind in VERDICTS if kind in said]
+        seen = sum(row.seen and row.verdict.verdict == UNTESTED for row in headlines)
+        if seen:
+            parts.append(f"{seen} seen in too few seeds for a verdict")
+        return f"Of {plural(len(headlines), 'claim')}: {', '.join(parts)}." if parts else ""
 
 
 def read_lines() -> list[dict[str, Any]]:
     return yaml.safe_load((Path(__file__).parent / "lines.yaml").read_text())
-
-
-# ------------------------------------------------------------------------------------------------ effects in words
-
-
-def number(value: float) -> str:
-    if not math.isfinite(value):
-        return "none"
-    return f"{value:+.2g}" if 0 < abs(value) < 0.1 else f"{value:+.2f}"
-
-
-def interval(part: PartVerdict) -> str:
-    said = f"{number(part.estimate)} {part.part.unit}".strip()
-    return f"{said} [{number(part.low)}, {number(part.high)}]" if math.isfinite(part.low) else said
 
 
 # ------------------------------------------------------------------------------------------------ plots
@@ -166,6 +171,19 @@ def placed(rooms: Sequence[Room], plots: Sequence[dict]) -> tuple[list, list]:
     return shown, folded
 
 
+def leading(shown: list, folded: list) -> tuple[list, list]:
+    """The first pictures of different kinds stay, of one run each; the others are folded too."""
+    first: dict[tuple[str, str], tuple] = {}
+    for room, stem, look in shown:
+        two_layers = room.run is not None and room.run.config is not None and room.run.kind == (False, False, 2)
+        if (room.command, stem) not in first or two_layers:
+            first.setdefault((room.command, stem), (room, stem, look))
+            if two_layers:
+                first[room.command, stem] = (room, stem, look)
+    lead = list(first.values())[:LEADING]
+    return lead, [item for item in shown if item not in lead] + folded
+
+
 def order(room: Room) -> tuple:
     """By kind of model and seed; what is about several runs first."""
     known = room.run is not None and room.run.config is not None
@@ -193,19 +211,20 @@ def draw(items: Sequence[tuple[Room, str, str]], figures: Figures, left_out: lis
 # ------------------------------------------------------------------------------------------------ sections
 
 
-def all_sections(found: Found, claims: Sequence[Claim], figures: Figures, argument: int = 0) -> list[Section]:
+def all_sections(found: Found, rows: Sequence[Row], figures: Figures, argument: int = 0) -> list[Section]:
     """One per line of evidence; plots in full are drawn first, so that they are there if the page fills up."""
     made, to_fold = [], []
     for line in read_lines():
         if argument in (0, line["line"]):
             rooms = found.of(line["line"], line["rooms"])
             shown, folded = placed(rooms, line["plots"])
+            shown, folded = leading(shown, folded)
             section = Section(
                 line["line"],
                 line["title"],
                 line["question"],
                 line["make"],
-                [claim for claim in claims if claim.data.line == line["line"]],
+                [row for row in rows if row.verdict.line == line["line"]],
                 bool(rooms),
             )
             section.groups = draw(shown, figures, section.left_out)

@@ -300,11 +300,7 @@ class RunDir:
         """PNG for the eye, SVG for the page and the paper: its words are text, and it is called by its headline."""
         path = self.path / "plots" / f"{name}.png"
         for kind in ("svg", "png"):
-            drawn = io.BytesIO()
-            with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # the same bytes every time
-                notes = {"Date": None, "Title": figure.get_suptitle()} if kind == "svg" else None
-                figure.savefig(drawn, format=kind, dpi=130, metadata=notes)
-            write_atomic(path.with_suffix(f".{kind}"), drawn.getvalue())
+            write_atomic(path.with_suffix(f".{kind}"), draw(figure, name, kind))
         return path
 
     def write_page(self, name: str, html: str) -> Path:
@@ -355,6 +351,15 @@ class RunDir:
         tensors = read_tensors(self.resume_file, RESTART)
         check_finite(self.resume_file, tensors, RESTART)
         return tensors, whole_note(self.resume_file, read_notes(self.resume_file, RESTART), "step", RESTART)
+
+
+def draw(figure: Any, name: str, kind: str) -> bytes:
+    """A figure as a file of a kind ('svg', 'png'), the same bytes every time."""
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        notes = {"Date": None, "Title": figure.get_suptitle()} if kind == "svg" else None
+        figure.savefig(drawn, format=kind, dpi=130, metadata=notes)
+    return drawn.getvalue()
 
 
 def relative(path: Path) -> str:
