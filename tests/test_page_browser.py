@@ -205,6 +205,20 @@ def test_verdicts_are_a_forest(browser, tmp_path, width):
     opened.close()
 
 
+def test_a_model_of_one_snapshot_has_no_slider(page):
+    """And of many heads in a row every cell shows its number on one line."""
+    page.evaluate(
+        """() => { const run = runs[0]; run.steps = run.steps.slice(-1); run.tokens = [null]; run.kept = [0];
+        run.patterns = run.patterns.slice(-1); run.heads = 9; run.layers = 1; run.kinds = [];
+        for (const name in run.measures) run.measures[name] = [Array(9).fill(0.25)];
+        document.querySelector('#x-run').onchange() }"""
+    )
+    assert page.locator("#x-slider").is_hidden() and page.locator("#x-axis").is_hidden()
+    assert page.locator("#x-mosaic button").all_inner_texts() == [".25"] * 9
+    assert page.locator("#x-mosaic button").first.bounding_box()["height"] < 30
+    assert page.locator("#x-head").inner_text() == "Attention of L0H0"
+
+
 def test_it_prints(page):
     page.emulate_media(media="print")
     assert page.locator("#theme").is_hidden() and page.locator("#story").is_visible()

@@ -45,6 +45,7 @@ function explore() {
   const [runBox, measureBox, textBox, directionBox] = ["x-run", "x-measure", "x-text", "x-direction"].map($);
   const slider = $("x-slider"), mosaic = $("x-mosaic"), tokens = $("x-tokens"), canvas = $("x-pattern");
   const INDIGO = [59, 47, 143], ORANGE = [213, 94, 0];
+  const MANY = 6;  // heads in a row from which their cells are narrow
   const KINDS = { induction: "induction", previous_token: "prev. token" };
   const words = name => name.replace(/_/g, " ");
   const short = n => {  // as words.py writes counts
@@ -102,6 +103,7 @@ function explore() {
 
   const build = () => {
     mosaic.replaceChildren();
+    mosaic.classList.toggle("many", run.heads > MANY);
     cells = [];
     for (let layer = 0; layer < run.layers; layer++) {
       const row = make("div", mosaic);
@@ -131,7 +133,7 @@ function explore() {
 
   const curves = () => {
     const n = values.length, x = i => n > 1 ? 1000 * i / (n - 1) : 500, y = v => 98 - 96 * (v - low) / (high - low);
-    $("x-curves").hidden = $("x-when").parentElement.hidden = n < 2;
+    for (const part of document.querySelectorAll("#explorer .chart, #explorer .axis, #explorer .slide")) part.hidden = n < 2;
     const at = t => {  // tokens on the slider's axis, which counts snapshots
       const i = run.tokens.findIndex(u => u >= t);
       if (i <= 0) return x(Math.max(0, i));
@@ -174,8 +176,8 @@ function explore() {
       const [back, ink] = v === null ? ["var(--raised)", "var(--faint)"] : colour(v);
       cell.style.background = back;
       cell.style.color = ink;
-      cell.textContent = v === null ? "–" : v.toFixed(2);
-      if (kind) make("small", cell, kind);
+      cell.textContent = v === null ? "–" : run.heads > MANY ? v.toFixed(2).replace("0.", ".") : v.toFixed(2);
+      if (kind && run.heads <= MANY) make("small", cell, kind);
       cell.setAttribute("aria-label", `${headName(i)}: ${v === null ? "no value" : v.toFixed(2)}${kind ? ", " + kind + " head at the end" : ""}`);
       cell.setAttribute("aria-selected", String(i === head));
       cell.tabIndex = i === head ? 0 : -1;

@@ -83,7 +83,7 @@ class Section:
     @property
     def finding(self) -> str:
         """One sentence: how its first claim came out, or what was seen of it."""
-        best = sorted(self.decided, key=lambda row: (row.verdict.verdict == UNTESTED, not row.verdict.headline))
+        best = sorted(self.decided, key=lambda row: row.verdict.verdict == UNTESTED)
         if not best:
             return ""
         row = best[0]
