@@ -3,9 +3,9 @@
     python tests/nothing_moved.py [--old REVISION] [--keep FOLDER]
 
 Every smoke recipe is run twice, by a worktree of the old version and by this one, with the same Python and one thread;
-tables are compared byte for byte after columns that the old version did not have are dropped. Then a training that the
-old version began and was stopped in is gone on with by either: tables and snapshots have the same bytes. Exits with 1
-where something moved, and names it.
+tables are compared byte for byte after columns that the old version did not have are dropped, and what was changed on
+purpose since (below). Then a training that the old version began and was stopped in is gone on with by either: tables
+and snapshots have the same bytes. Exits with 1 where something moved, and names it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,15 @@ COMMANDS = [
 LONGER = ["train", "-e", "smoke", "threads=1", "tokens=200_000", "data.epochs=20", "hydra.run.dir=runs/train/longer"]
 # seconds, and what is measured in them
 TIMES = {"tokens_per_second", "seconds"}
+# what the second edition of the rules changed: every interval, and the tables of verdicts
+INTERVALS = ("low", "high", "found_share")  # and whatever ends in _low or _high
+ON_PURPOSE = {
+    "effects": "its place is taken by estimates and verdict_parts",
+    "verdicts": "a row for each class of models",
+    "claims": "nulls of line 4 are rows of their own",
+    "definitions": "names the intervals",
+    "ideal_head": "the scale of an ideal copy is found by scipy: other last digits",
+}
 
 
 def induction(code: Path, arguments: list[str], work: Path) -> subprocess.Popen[str]:
@@ -62,7 +71,7 @@ def rows(path: Path, columns: list[str] | None = None) -> tuple[list[str], list[
     """A table's header and rows as text, without times; of `columns` alone, where they are given."""
     with path.open(newline="", encoding="utf-8") as file:
         header, *body = list(csv.reader(file)) or [[]]
-    wanted = [name for name in (columns or header) if name not in TIMES]
+    wanted = [name for name in (columns or header) if name not in TIMES and not name.endswith(INTERVALS)]
     at = [header.index(name) for name in wanted if name in header]
     return wanted, [[row[i] for i in at] for row in body]
 
@@ -70,7 +79,7 @@ def rows(path: Path, columns: list[str] | None = None) -> tuple[list[str], list[
 def differences(old: Path, new: Path) -> list[str]:
     """What of the old tables is not in the new ones, a line each."""
     found = []
-    tables = sorted(path.relative_to(old) for path in old.rglob("tables/*.csv"))
+    tables = sorted(path.relative_to(old) for path in old.rglob("tables/*.csv") if path.stem not in ON_PURPOSE)
     for table in tables:
         if not (new / table).exists():
             found.append(f"{table}: gone")
