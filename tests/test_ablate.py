@@ -24,6 +24,8 @@ from induction_cli.models import ablation, transformer
 from induction_cli.models.protocol import Question
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> RunDir:

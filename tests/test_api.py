@@ -15,6 +15,8 @@ from induction_cli.config import ConfigError
 from induction_cli.launch import compose
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 QUICK = dict(n_examples=8, n_sequences=2, threads=1, device="cpu")
 
 

@@ -27,6 +27,8 @@ from induction_cli.models.transformer import Transformer
 from induction_cli.plots import circuits as plots
 from induction_cli.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY, AT = 61, {"step": 7, "tokens": 1001}
 ATTENTION_ONLY = {name: changes for name, changes in KINDS.items() if not changes.get("d_mlp")}
 

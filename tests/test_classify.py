@@ -326,6 +326,7 @@ def test_sgd_is_torch_s():
     assert all(torch.allclose(a, b, **CLOSE) for a, b in zip(ours.values(), theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_learns_in_context():
     """Two classes in the context: at first a coin's toss between their labels, then the right one."""
     config = ClassifyConfig(

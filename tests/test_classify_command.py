@@ -18,6 +18,8 @@ from induction_cli.minimal.classify_measures import PROGRESS
 from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 
 def tiny(**changes) -> ClassifyConfig:
     sizes = {"n_pairs": 2, "max_pairs": 3, "n_labels": 3, "n_classes": 12, "burstiness": 1, "d_content": 5}

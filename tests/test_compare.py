@@ -22,6 +22,8 @@ from induction_cli.measures.trend import likeness, log_slope, spread
 from induction_cli.plots import compare as plots
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.arange(0, 1200, 100)
 START, END = 400, 600
 CHAINS = [0.01, -0.02, 0.03, -0.02, 0.04, -0.05, 0.02, -0.01]  # what is hard for all models, sums to 0

@@ -27,6 +27,8 @@ from induction_cli.training.state import load, set_up
 from induction_cli.verdicts import load_claims
 from induction_cli.verdicts.tables import damaged_in
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:

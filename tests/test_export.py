@@ -92,6 +92,7 @@ def test_what_cannot_be_expressed_is_refused_in_one_line(tmp_path, to, changes, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_logits_are_equal_in_the_other_tools(tmp_path, transformer_lens_python):
     """Every case in one process: the README's own lines load the model."""
     tokens = torch.randint(D_VOCAB, (2, N_POS), generator=torch.Generator().manual_seed(1))

@@ -66,6 +66,8 @@ from induction_cli.models.transformer import Transformer
 from induction_cli.page.viewer import Example, attention_page, packed
 from induction_cli.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 N_POS, N_HEADS = 61, 3
 KNOWN: dict[str, int] = {}  # the tokens of `by_word`
 

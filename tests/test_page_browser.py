@@ -16,6 +16,8 @@ from induction_cli.page.viewer import Example, attention_page
 from induction_cli.verdicts import Part, PartVerdict, SeedEstimate, Verdict
 from induction_cli.words import short
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:

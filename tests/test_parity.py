@@ -13,6 +13,8 @@ from induction_cli.measures import attention
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 N_LAYERS = 3
 THEIRS = f"""
 import json, torch

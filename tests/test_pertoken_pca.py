@@ -31,6 +31,8 @@ from induction_cli.models.transformer import Transformer
 from induction_cli.page.traces import curve, trace_page
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOTS = 7
 N = 24  # examples
 

@@ -26,6 +26,8 @@ from induction_cli.runs import process as this_process
 from induction_cli.runs.process import Interrupted
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Work:

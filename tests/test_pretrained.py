@@ -552,6 +552,7 @@ def prefix_matching(pattern: torch.Tensor, length: int) -> torch.Tensor:
     return pattern[:, :, query, query - length + 1].mean((0, 2))
 
 
+@pytest.mark.slow
 def test_smollm2_has_induction_heads(smollm2):
     generator, length = torch.Generator().manual_seed(0), 25
     ordinary = torch.tensor(sorted(set(range(smollm2.d_vocab)) - smollm2.special_token_ids))
@@ -567,6 +568,7 @@ def test_smollm2_has_induction_heads(smollm2):
     assert smollm2.tokenizer.decode(smollm2.encode("An old house.")) == "An old house."
 
 
+@pytest.mark.slow
 def test_smollm2_head_weights(smollm2):
     tokens = smollm2.encode("The mechanism is in the weights, twice: in the weights.")[None]
     kept = smollm2(tokens, record=["pattern", "z", "residual"])[1]
@@ -574,6 +576,7 @@ def test_smollm2_head_weights(smollm2):
     close((kept.pattern[18] @ torch.einsum("bpm,hmd->bhpd", x, w.W_V)).transpose(1, 2), kept.z[18])
 
 
+@pytest.mark.slow
 def test_truncated_gguf(tmp_path):
     with smollm2_path().open("rb") as file:
         (tmp_path / "cut.gguf").write_bytes(file.read(10_000_000))

@@ -16,6 +16,8 @@ from induction_cli import cli
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import load_claims
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "experiments" / "RESULTS.md").read_text()

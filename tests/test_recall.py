@@ -244,6 +244,7 @@ def test_replicas_train_as_single_runs_do(kind):
             assert (name in frozen(single)) == torch.equal(alone[name], single[name])
 
 
+@pytest.mark.slow
 def test_learns_the_three_memories():
     config = small(embedding="random", d_model=64, length=24, n_positions=24, batch_size=32, learning_rate=2.0)
     weights = initial_weights(config, random_stream(0, 3))

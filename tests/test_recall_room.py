@@ -19,6 +19,8 @@ from induction_cli.minimal.recall_data import character_language
 from induction_cli.minimal.recall_network import initial_weights
 from induction_cli.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 TEXT = "the cat sat on the mat and the rat ran at the cat; " * 20
 
 

@@ -26,6 +26,8 @@ from induction_cli.page.template import embedded
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.verdicts import Part, PartVerdict, SeedEstimate, Verdict
 
+pytestmark = pytest.mark.slow
+
 SVG = """<?xml version="1.0"?>
 <!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.1//EN" "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd">
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="72pt" height="36pt"

@@ -14,6 +14,8 @@ from induction_cli.evidence import reproduce
 from induction_cli.pipeline.steps import TRAINING, Step, keys_of, same_settings
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 RECIPES = ("smoke", "quick", "laptop", "paper")
 
 

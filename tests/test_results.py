@@ -21,6 +21,8 @@ from induction_cli.page import rooms
 from induction_cli.runs.results import results_folders, writing
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"n_examples": 8, "threads": 1}
 TYPED = [f"{key}={value}" for key, value in SMALL.items()]
 

@@ -53,6 +53,7 @@ def test_damaged_snapshot_is_named(run):
         run.snapshots()
 
 
+@pytest.mark.slow
 def test_lock_is_held_against_other_processes(run):
     take = f"from induction_cli.runs.run_dir import RunDir\nwith RunDir({str(run.path)!r}).lock(): pass"
     with run.lock():

@@ -26,6 +26,8 @@ from induction_cli.evaluation.scores import HeldOut, repeated_tokens
 from induction_cli.evidence import score, summary
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 TABLES_OVER_TIME = {"phase_change_total", "events", "loss_bend", "before_after", "loss_derivative"}
 TABLES = TABLES_OVER_TIME | {
     "head_scores",

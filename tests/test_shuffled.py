@@ -10,6 +10,8 @@ from induction_cli.models.pretrained import open_pretrained
 from induction_cli.models.shuffled import shuffled
 from induction_cli.models.transformer import Transformer
 
+pytestmark = pytest.mark.slow
+
 
 def heads_of(model) -> torch.Tensor:
     """Every head's weights as one row, [layer * head, ...]."""

@@ -27,6 +27,8 @@ from induction_cli.evidence import smear
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
+
 ALPHA = "smear_alpha"
 
 

@@ -8,6 +8,8 @@ from induction_cli import cli
 from induction_cli.runs.run_dir import RunDir
 from induction_cli.runs.tables import spec_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):

@@ -38,6 +38,8 @@ from induction_cli.models.protocol import Patch
 from induction_cli.models.transformer import Transformer
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 TEXT = "The quick brown fox jumps over the lazy dog. Größe, naïve, café: 0 1 2 3\n" * 5
 
 

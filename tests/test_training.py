@@ -26,6 +26,8 @@ from induction_cli.config import (
 )
 from induction_cli.runs.run_dir import RunDir, RunError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> TrainConfig:

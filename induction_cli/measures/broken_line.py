@@ -78,7 +78,7 @@ class Bends:
 
     def without_line(self, rows: Floats) -> tuple[Floats, Floats]:
         """Each row less its own least-squares line over time, and that line's slope."""
-        slope = rows @ self.centred / (self.centred @ self.centred)
+        slope = np.asarray(rows @ self.centred / (self.centred @ self.centred))
         return rows - rows.mean(-1, keepdims=True) - slope[..., None] * self.centred, slope
 
     def one_fall(self, curves: Floats, shape: Shape) -> Integers:

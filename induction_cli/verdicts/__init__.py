@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-def functions(prefix: str) -> dict[str, Callable]:
+def functions(prefix: str) -> dict[str, Callable[[Paths], Any]]:
     lines = (line_1, line_2, line_3, line_4, line_5, line_6, recall, classify)
     return {
         name.removeprefix(prefix): function

@@ -29,7 +29,9 @@ def tables(paths: Paths, name: str) -> list[pd.DataFrame]:
     return [room.table(name) for room in rooms_in(paths, "", name)]
 
 
-def says(model_class: str, seed: int, value: float, missing: str, part: str = "", items: int | None = None):
+def says(
+    model_class: str, seed: int, value: float, missing: str, part: str = "", items: int | None = None
+) -> SeedEstimate:
     why = "" if math.isfinite(value) else missing
     return SeedEstimate(model_class, int(seed), f"seed {seed}", float(value), why, part, items)
 

@@ -218,7 +218,7 @@ def as_shares(
     So are yes-or-no results judged, and estimates that coincide: they have no spread to judge by.
     """
     yes = [inside(part, value) if part.judged else value > HALF for value in values]
-    found, n = share_of_seeds(yes, level), len(yes)
+    found, n = share_of_seeds([bool(one) for one in yes], level), len(yes)
     counted = Part(part.estimate, "of seeds", part.name, "share", above=HALF if part.judged else None)
     verdict = side_of(counted, found.low, found.high) if part.judged else ""
     p = min(1.0, 2 * float(stats.binom.sf(max(sum(yes), n - sum(yes)) - 1, n, HALF))) if verdict else math.nan

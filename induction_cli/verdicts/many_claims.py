@@ -16,7 +16,7 @@ def with_holm(verdicts: Sequence[Verdict]) -> list[Verdict]:
     Headlines of a line are one family, whatever class each is about. Existence claims carry a family-wise error of
     their own.
     """
-    families: dict[tuple, list[Verdict]] = {}
+    families: dict[tuple[int, str], list[Verdict]] = {}
     for one in verdicts:
         if math.isfinite(error_of(one)):
             families.setdefault((one.line, "" if one.headline else one.model_class), []).append(one)

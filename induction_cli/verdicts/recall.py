@@ -16,7 +16,9 @@ def named(positions: str, n_layers: int) -> str:
     return f"{positions}, {n_layers} layer{'' if n_layers == 1 else 's'}"
 
 
-def over_seeds(name: str, seeds: pd.Series, values: pd.Series, missing: str = "it never comes to that") -> list:
+def over_seeds(
+    name: str, seeds: pd.Series, values: pd.Series, missing: str = "it never comes to that"
+) -> list[SeedEstimate]:
     return [
         SeedEstimate(name, int(seed), f"{name}, seed {seed}", value, "" if math.isfinite(value) else missing)
         for seed, value in zip(seeds, values.to_numpy(float).tolist(), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from induction_cli.verdicts.decide import PartVerdict, Verdict
 NUMBERS = ("estimate", "low", "high")
 
 
-def numbers(part: PartVerdict | None) -> dict:
+def numbers(part: PartVerdict | None) -> dict[str, Any]:
     """The columns that say what was found: of a verdict those of the part that decides."""
     if part is None:
         return {}
