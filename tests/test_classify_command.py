@@ -56,15 +56,19 @@ def curve_table(**events) -> pd.DataFrame:
 
 
 def test_onsets_and_the_order_of_events():
-    onsets = classify.onset_rows(curve_table(in_context=[80, 60], item_label_attention=[40, 40], in_weights=[999, 999]))
+    curves = curve_table(in_context=[80, 60, 70], item_label_attention=[40, 40, 40], in_weights=[999, 999, 999])
+    onsets = classify.onset_rows(curves)
     by = onsets.set_index(["event", "seed"]).step
     assert by["in_context", 0] == 75 and by["in_context", 1] == 55 and by["item_label_attention", 0] == 35
     assert math.isnan(by["in_weights", 0])  # never learned
     events = classify.event_rows(onsets).set_index("event")
     assert list(events.index[:2]) == ["item_label_attention", "in_context"]
     assert events.step["in_context"] == 65 and events.seeds["in_weights"] == 0
-    assert events.relative["item_label_attention"] == pytest.approx((35 / 75 + 35 / 55) / 2)
-    assert 35 / 75 <= events.relative_low["item_label_attention"] <= events.relative_high["item_label_attention"]
+    assert events.relative["item_label_attention"] == pytest.approx((35 / 75 + 35 / 55 + 35 / 65) / 3)
+    own = events.loc["item_label_attention"]
+    assert own.relative_low < own.relative < own.relative_high
+    two = classify.event_rows(onsets[onsets.seed < 2]).set_index("event")
+    assert math.isnan(two.relative_low["item_label_attention"])  # two seeds have no interval
 
 
 def test_a_falling_curve_has_no_onset():

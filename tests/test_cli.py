@@ -416,6 +416,7 @@ def test_a_model_that_was_not_begun_leaves_no_folder(tmp_path, capsys):
 def test_a_failure_leaves_the_results_before_it_as_they_were(room, tmp_path):
     """What was asked for in vain does not stay beside them."""
     (tmp_path / "a" / "score" / ".hydra").mkdir(parents=True)
+    (tmp_path / "a" / "score" / ".hydra" / "config.yaml").write_text("{}")
     (tmp_path / "a" / "score" / "meta.json").write_text("{}")
     room.fails = {0: ConfigError("no")}
     assert cli.run(["score", "a"]) == 2

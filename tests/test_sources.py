@@ -256,7 +256,8 @@ def table(path, name: str) -> pd.DataFrame:
 
 def test_score_of_a_pretrained_folder(folder, tmp_path):
     """Same tables and columns as for a run; what a family cannot have is empty and says why."""
-    best = score.run(ScoreConfig(str(folder), n_sequences=2, **SMALL), tmp_path)
+    enough = SMALL | {"n_examples": 8}  # for an interval
+    best = score.run(ScoreConfig(str(folder), n_sequences=2, **enough), tmp_path)
     heads = table(tmp_path, "head_scores").fillna({"note": ""})
     columns = ["step", "tokens", "layer", "head", "measure", "value", "standard_error", "uniform", "random_head"]
     assert [*columns, "note", "head_type"] == list(heads.columns)
@@ -275,7 +276,7 @@ def test_score_of_a_pretrained_folder(folder, tmp_path):
     assert set(composition.kind) == kinds
     learning = table(tmp_path, "in_context_learning").set_index("kind")
     assert learning.low["windowed"] <= learning.in_context_learning_score["windowed"] <= learning.high["windowed"]
-    assert len(table(tmp_path, "loss_by_index")) == 60 and len(table(tmp_path, "by_chain")) == 4
+    assert len(table(tmp_path, "loss_by_index")) == 60 and len(table(tmp_path, "by_chain")) == 8
     assert table(tmp_path, "phase_change").empty and not RunDir(tmp_path).table_file("copy_benefit").exists()
     assert table(tmp_path, "summary").layers.tolist() == [2]
 
