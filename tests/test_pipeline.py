@@ -276,6 +276,12 @@ def launched(steps: list[Step], root: Path) -> subprocess.Popen:
     )
 
 
+def kill(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
 def until(true, what: str) -> None:
     """Poll; a generous limit for a busy machine."""
     limit = time.monotonic() + 120
@@ -301,8 +307,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     process = launched([step("a", does="wait")], root)
     until(lambda: calls(root)["a"] == 1, "the step to begin")
     worker = pid_of(root, "a")
-    process.kill()
-    process.wait()
+    kill(process)
     until(lambda: not alive(worker), "the worker to end")
     statuses, _ = go([step("a")], root)
     assert statuses == {"a": "done"}
@@ -394,8 +399,7 @@ def test_kill_9_at_random_instants(trainings, undisturbed, tmp_path, seed):
         process = launched(trainings, root)
         until(lambda p=process: (root / "steps.json").exists() or p.poll() is not None, "the start")
         time.sleep(times.uniform(0, 8))
-        process.kill()
-        process.wait()
+        kill(process)
     done_before = {row["name"] for row in remembered(root) if row["status"] == "done"}
     begun = calls(root)
     statuses, _ = go(trainings, root)
