@@ -39,4 +39,4 @@ _, high = difference(1e6)
 print(f"chosen by itself: {chosen}; logits differ by {low:.3g} with a cap of 0.05, by {high:.3g} with one of 1e6")
 assert chosen == "sdpa" and low > 1 and high < 1e-4, "this has changed"
 PY
-"$work/venv/bin/python" "$work/show.py"
+"$work/venv/bin/python" "$work/show.py" || exit 1

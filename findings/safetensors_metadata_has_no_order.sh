@@ -25,4 +25,4 @@ for entries in 1 3; do
     echo "$entries metadata entries, 12 processes: $(wc -l <"$work/hashes_$entries") different files"
 done
 test "$(wc -l <"$work/hashes_1")" -eq 1
-test "$(wc -l <"$work/hashes_3")" -gt 1
+test "$(wc -l <"$work/hashes_3")" -gt 1 || exit 1

@@ -29,4 +29,4 @@ before, after = (len(each.encode(text).ids) for each in (made, Tokenizer.from_fi
 print(f"{text!r}: {before} tokens before it was saved, {after} after it was loaded again")
 assert (before, after) == (9, 3), "this has changed"
 PY
-"$work/venv/bin/python" "$work/show.py" "$work/tokenizer.json"
+"$work/venv/bin/python" "$work/show.py" "$work/tokenizer.json" || exit 1

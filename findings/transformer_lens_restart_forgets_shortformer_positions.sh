@@ -39,4 +39,4 @@ for kind, difference in found.items():
     print(f"{kind}: logits of a restart at layer 1 differ by {difference:.3g}")
 assert found.pop("shortformer") > 0.05 and max(found.values()) < 1e-4, "this has changed"
 PY
-"$work/venv/bin/python" "$work/show.py" 2>/dev/null
+"$work/venv/bin/python" "$work/show.py" 2>/dev/null || exit 1

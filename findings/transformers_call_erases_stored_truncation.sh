@@ -34,4 +34,4 @@ found = {
 print(", ".join(f"{name}: {n} tokens" for name, n in found.items()))
 assert list(found.values()) == [5, 5, 20, 20], "this has changed"
 PY
-"$work/venv/bin/python" "$work/show.py" "$work/tokenizer.json" 2>/dev/null
+"$work/venv/bin/python" "$work/show.py" "$work/tokenizer.json" 2>/dev/null || exit 1

@@ -78,4 +78,4 @@ for name, scale in (("linear, factor 4", linear), ("rope_freqs of 8", frequencie
     assert difference == 0, "this has changed"
 PY
 mkdir "$work/model"
-"$work/venv/bin/python" "$work/show.py" "$work/model" 2>/dev/null
+"$work/venv/bin/python" "$work/show.py" "$work/model" 2>/dev/null || exit 1
