@@ -7,7 +7,6 @@ from test_pretrained import build
 from induction_cli.config import ModelConfig
 from induction_cli.models.heads import FAMILIES
 from induction_cli.models.pretrained import open_pretrained
-from induction_cli.models.shuffled import shuffled
 from induction_cli.models.transformer import Transformer
 
 pytestmark = pytest.mark.slow
@@ -38,21 +37,21 @@ def test_our_heads_move_whole_with_their_smear_and_bias():
             block.attention.distance_bias.copy_((torch.arange(5.0) + 5 * i)[:, None].expand(5, 17))
             block.attention.W_O.normal_()
     before = heads_of(model).clone()
-    made = shuffled(model, seed=0)
+    made = model.shuffled(seed=0)
     order = places(before, heads_of(made))
     assert sorted(order) == list(range(15)) and order != list(range(15))
     assert torch.cat([block.attention.smear_alpha for block in made.blocks]).tolist() == order
     assert torch.cat([block.attention.distance_bias[:, 0] for block in made.blocks]).tolist() == order
     assert torch.equal(heads_of(model), before)
-    assert torch.equal(heads_of(shuffled(model, seed=0)), heads_of(made))
-    assert not torch.equal(heads_of(shuffled(model, seed=1)), heads_of(made))
+    assert torch.equal(heads_of(model.shuffled(seed=0)), heads_of(made))
+    assert not torch.equal(heads_of(model.shuffled(seed=1)), heads_of(made))
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_heads_of_every_family_move_whole(kind, tmp_path):
     model = open_pretrained(str(build(kind, tmp_path / kind)))
     before = heads_of(model).clone()
-    made = shuffled(model, seed=0)
+    made = model.shuffled(seed=0)
     order = places(before, heads_of(made))
     assert sorted(order) == list(range(len(before))) and order != list(range(len(before)))
     assert torch.equal(heads_of(model), before)

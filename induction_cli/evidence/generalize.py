@@ -38,7 +38,6 @@ from induction_cli.measures.controls import against_layer, corrected_99, correct
 from induction_cli.measures.head_types import INDUCTION, induction
 from induction_cli.measures.intervals import correlation, mean_interval
 from induction_cli.models.protocol import Model
-from induction_cli.models.shuffled import shuffled
 from induction_cli.page.viewer import Example, attention_page
 from induction_cli.plots import generalize as plots
 from induction_cli.plots.style import in_words
@@ -148,7 +147,7 @@ RANDOM, SHUFFLED = "random weights", "shuffled heads"
 def null_models(model: Model, seed: int) -> dict[str, Model]:
     """{null: model that should show nothing}; no shuffled heads where single heads' weights are not known."""
     found = {RANDOM: model.untrained(seed)}
-    return found if model.no_weights else found | {SHUFFLED: shuffled(model, seed)}
+    return found if model.no_weights else found | {SHUFFLED: model.shuffled(seed)}
 
 
 def null_rows(model: Model, probes: dict[str, Probe], config: GeneralizeConfig) -> pd.DataFrame:

@@ -15,6 +15,7 @@ tokens, 1.3 GB for 512, 2.3 GB for 9 sequences of 512. A 1.4 B model's weights a
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import sys
@@ -47,6 +48,7 @@ from induction_cli.models.protocol import (
     Recorder,
     parameters_hash,
 )
+from induction_cli.models.shuffled import exchange, pretrained_heads
 
 ATTENTION = "induction"  # the name our attention and mask are registered under
 EXAMPLES = "gpt2, gpt_neox, llama, mistral, olmo, olmo2, phi3, qwen2, qwen3, gemma2"
@@ -442,6 +444,14 @@ class Pretrained:
                 self.model.config, attn_implementation=ATTENTION, dtype=torch.float32
             )
         return Pretrained(made.to(self.device), self.tokenizer, f"{self.name}, untrained")
+
+    def shuffled(self, seed: int = 0) -> Pretrained:
+        """A copy with its heads in other layers, at random. Raises ConfigError where `no_weights` says why."""
+        family, inner = family_of(self), copy.deepcopy(self.model)
+        made = Pretrained(inner, self.tokenizer, f"{self.name}, heads shuffled")
+        attentions = [getattr(block, family.attention) for block in made.blocks()]
+        exchange([pretrained_heads(attention, family.output, self.d_head) for attention in attentions], seed)
+        return made
 
 
 def same_weights(a: Pretrained, b: Pretrained) -> bool:

@@ -276,6 +276,9 @@ class Model(Protocol):
     def untrained(self, seed: int = 0) -> Model:
         """A model of the same shape with random weights, as its architecture draws them; every head writes."""
 
+    def shuffled(self, seed: int = 0) -> Model:
+        """A copy with its heads in other layers, at random. Raises ConfigError where `no_weights` says why."""
+
 
 def parameters_hash(model: torch.nn.Module) -> str:
     """SHA-256 of every parameter's name, shape and value: equal for equal models, however they were stored."""

@@ -6,18 +6,13 @@ what single heads do by themselves: what they have learned from each other is go
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from induction_cli.models.heads import family_of
 from induction_cli.models.layers import Attention
-from induction_cli.models.pretrained import Pretrained
-from induction_cli.models.protocol import Model
-from induction_cli.models.transformer import Transformer
 
 
 def own_heads(attention: Attention) -> list[Tensor]:
@@ -55,21 +50,3 @@ def exchange(layers: Sequence[Sequence[Tensor]], seed: int) -> None:
         moved = heads[order.to(heads.device)].unflatten(0, (n_layers, n_heads))
         for view, new in zip(views, moved, strict=True):
             view.copy_(new)
-
-
-def shuffled(model: Model, seed: int = 0) -> Model:
-    """A copy of a model with its heads in other layers, at random.
-
-    Raises ConfigError where heads' weights are not known (`Model.no_weights`).
-    """
-    if isinstance(model, Transformer):
-        ours = copy.deepcopy(model)
-        exchange([own_heads(block.attention) for block in ours.blocks], seed)
-        return ours
-    if not isinstance(model, Pretrained):
-        raise TypeError(f"no heads are known of a {type(model).__name__}")
-    family, inner = family_of(model), copy.deepcopy(model.model)
-    made = Pretrained(inner, model.tokenizer, f"{model.name}, heads shuffled")
-    attentions = [getattr(block, family.attention) for block in made.blocks()]
-    exchange([pretrained_heads(attention, family.output, model.d_head) for attention in attentions], seed)
-    return made

@@ -5,6 +5,7 @@ It satisfies `protocol.Model`, where recordings, patches and the order of axes a
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -29,6 +30,7 @@ from induction_cli.models.protocol import (
     Recorder,
     parameters_hash,
 )
+from induction_cli.models.shuffled import exchange, own_heads
 
 
 class Transformer(nn.Module):
@@ -211,3 +213,9 @@ class Transformer(nn.Module):
         for block in fresh.blocks:  # ours start at 0, and heads that write nothing have no copying score
             block.attention.W_O.normal_(0, 1 / math.sqrt(len(block.attention.W_O)), generator=generator)
         return fresh.to(self.device).eval()
+
+    def shuffled(self, seed: int = 0) -> Transformer:
+        """A copy with its heads in other layers, at random."""
+        made = copy.deepcopy(self)
+        exchange([own_heads(block.attention) for block in made.blocks], seed)
+        return made
